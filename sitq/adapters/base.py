@@ -1,0 +1,121 @@
+"""The seams: what applies a batch, and what an event loop must be able to do."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, TypeVar
+
+from sitq.exceptions import (
+    BackendClosedError,
+    CommitUnknownError,
+    NoEventLoopError,
+    SitqError,
+    StoreError,
+)
+from sitq.protocol.commit import Blame
+from sitq.protocol.ops import Op, Outcome
+
+F = TypeVar("F")
+Answer: TypeAlias = "tuple[Outcome, ...] | BatchError"
+
+
+class BatchError(Exception):
+    """A batch was not applied, or it is not known whether it was; *blame* tells which."""
+
+    def __init__(self, error: Exception, blame: Blame) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.blame = blame
+
+
+def refused(error: Exception | None) -> SitqError:
+    """Return what a caller is told whose ops were not stored; None: the backend is closed."""
+    if error is None:
+        return BackendClosedError("the backend was closed before this could be stored")
+    if isinstance(error, SitqError):
+        return error
+    told = StoreError(f"the store refused this, and nothing was stored: {error!r}")
+    told.__cause__ = error
+    return told
+
+
+def in_doubt(error: Exception) -> CommitUnknownError:
+    """Return what a caller is told whose ops may have been stored."""
+    told = CommitUnknownError(f"cut off inside COMMIT, so it may be stored or not: {error}")
+    told.__cause__ = error
+    return told
+
+
+class Store(Protocol):
+    """Applies batches in the thread that calls it."""
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """Apply *ops* in one transaction, or raise `BatchError`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Driver(Protocol):
+    """Applies batches for an event loop, one at a time, out of reach of cancellation.
+
+    `begin` and `begin_open` are no coroutines, on purpose: what no caller awaits, no caller
+    can cancel. Each calls *done* once, in the event loop.
+    """
+
+    def begin_open(self, done: Callable[[Exception | None], None]) -> None:
+        """Start to open the store; *done* is given the error, None if there was none."""
+
+    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+        """Start to apply *ops* in one transaction."""
+
+    async def close(self) -> None:
+        """Close the store. Nothing is under way then."""
+
+
+class Loop(Protocol):
+    """What is needed of an event loop beyond anyio."""
+
+    name: str
+    """`asyncio` or `trio`."""
+
+    def time(self) -> float:
+        """Return seconds on the clock that this loop's deadlines are set by."""
+        ...
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call *function* in the next turn of this loop; from within it."""
+
+    def soon_from_thread(self, function: Callable[[], object]) -> None:
+        """Call *function* in this loop, from any thread; nothing happens if it is over."""
+
+    def is_over(self) -> bool:
+        """Say whether this loop has ended for good."""
+        ...
+
+    def is_current(self) -> bool:
+        """Say whether the caller runs in this loop."""
+        ...
+
+    def is_torn_down(self) -> bool:
+        """Say whether the current task was cancelled from outside of all cancel scopes."""
+        ...
+
+    def guard(self, function: F) -> F:
+        """Keep a Ctrl-C of the user away from *function*, whoever runs it."""
+        ...
+
+
+def current_loop() -> Loop:
+    """Return the event loop that the caller runs in. What it needs is imported here."""
+    if "trio" in sys.modules:
+        from sitq.adapters import on_trio
+
+        if on_trio.is_here():
+            return on_trio.TrioLoop()
+    from sitq.adapters import on_asyncio
+
+    if on_asyncio.is_here():
+        return on_asyncio.AsyncioLoop()
+    raise NoEventLoopError(
+        "this needs a running asyncio or trio event loop; without one use SyncTaskQueue"
+    )

@@ -1,0 +1,199 @@
+"""Runs one call, and turns all that can happen into an `Ending`.
+
+The promise: nothing that a task does gets past here, whatever it raises or returns. Its
+payload may be garbage, its exception may fail to print, its result may not pickle: that task
+ends with words that a person can read, and the worker goes on.
+
+Coroutine functions run on the loop, in whatever shape they come: plain, in a partial, as an
+async `__call__`. All else runs in a thread; what it returns is awaited on the loop if it can
+be.
+"""
+
+import functools
+import inspect
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from sitq.adapters.base import Loop
+from sitq.protocol.ops import Failure, Reservation
+from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable
+from sitq.serialization import Call, Serializer, UnreadableError, seal, unseal
+
+MAX_ERROR: Final = 8 * 1024
+"""Characters of an error's text that are kept."""
+MAX_TRACEBACK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What all calls of one worker share.
+
+    *thread_returned* is called in the loop once a thread that was abandoned has ended.
+    """
+
+    loop: Loop
+    serializer: Serializer
+    max_payload: int
+    limiter: anyio.CapacityLimiter
+    thread_returned: Callable[[], object]
+
+
+class Execution:
+    """One attempt. Cancelling its *scope* interrupts it."""
+
+    def __init__(self, bench: Workbench, task: Reservation) -> None:
+        self.task = task
+        self.scope = anyio.CancelScope(shield=True)
+        self._bench = bench
+        self._thread: _Thread | None = None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether a thread was left behind that still runs."""
+        return self._thread is not None and self._thread.abandon()
+
+    async def run(self) -> Ending:
+        """Return how the attempt ended, `Interrupted` if it was stopped.
+
+        Only a cancellation that comes from outside of the scope is raised: the event loop is
+        being torn down.
+        """
+        with self.scope:
+            return await self._run()
+        return Interrupted()
+
+    async def _run(self) -> Ending:
+        try:
+            call = Call(*unseal(self._bench.serializer, self.task.payload))
+        except UnreadableError as error:
+            return Unreadable(clean(error.stamp, 100), clean(str(error), MAX_ERROR))
+        except BaseException as error:  # noqa: BLE001  # unpickling runs code: anything can happen
+            about = f"the payload of {self.task.name} could not be read: "
+            return Raised(describe(error, about), retryable=False)
+        try:
+            if is_async(call.function):
+                return self._returned(await call.function(*call.args, **call.kwargs))
+            return await self._in_thread(call)
+        except BaseException as error:
+            failure = self._own_failure(error)
+            if failure is None:
+                raise
+            return Raised(describe(failure))
+
+    async def _in_thread(self, call: Call) -> Ending:
+        def work() -> Any:
+            try:
+                value = call.function(*call.args, **call.kwargs)
+            except BaseException as error:  # noqa: BLE001  # even SystemExit ends only the task
+                return Raised(describe(error))
+            return value if inspect.isawaitable(value) else self._returned(value)
+
+        self._thread = _Thread(work, self._bench)
+        ending: Any = await anyio.to_thread.run_sync(
+            self._thread.run, abandon_on_cancel=True, limiter=self._bench.limiter
+        )
+        if inspect.isawaitable(ending):
+            return self._returned(await ending)
+        assert isinstance(ending, Returned | Raised | Interrupted)
+        return ending
+
+    def _returned(self, value: object) -> Ending:
+        name, most = self.task.name, self._bench.max_payload
+        try:
+            data = seal(self._bench.serializer, value)
+        except BaseException as error:  # noqa: BLE001  # pickling runs code, too
+            about = f"{name} returned a {type(value).__qualname__} that cannot be serialised: "
+            return Raised(describe(error, about), retryable=False)
+        if len(data) > most:
+            text = (
+                f"{name} returned {len(data):,} bytes once serialised, more than the backend's"
+                f" max_payload of {most:,}: return a path or a key instead"
+            )
+            return Raised(Failure(clean(text, MAX_ERROR), "ResultTooLarge"), retryable=False)
+        return Returned(data)
+
+    def _own_failure(self, error: BaseException) -> BaseException | None:
+        """Return what of *error* the task is to answer for; None if it was merely stopped."""
+        cancelled = anyio.get_cancelled_exc_class()
+        stopped = self.scope.cancel_called or self._bench.loop.is_torn_down()
+        if not stopped:
+            return error
+        if isinstance(error, cancelled):
+            return None
+        if isinstance(error, BaseExceptionGroup):
+            return error.split(cancelled)[1]
+        return error
+
+
+class _Thread:
+    """A plain function in a thread, which may be abandoned but not stopped."""
+
+    def __init__(self, work: Callable[[], Any], bench: Workbench) -> None:
+        self._work = work
+        self._bench = bench
+        self._lock = threading.Lock()
+        self._started = self._ended = self._abandoned = False
+
+    def run(self) -> Any:
+        """Return the ending of the call, or the awaitable that it returned."""
+        with self._lock:
+            if self._abandoned:
+                return Interrupted()  # before it began
+            self._started = True
+        try:
+            return self._work()
+        finally:
+            with self._lock:
+                self._ended = True
+                if self._abandoned:
+                    self._bench.loop.soon_from_thread(self._bench.thread_returned)
+
+    def abandon(self) -> bool:
+        """Stop waiting for it; say whether it still runs, and will say when it has ended."""
+        with self._lock:
+            self._abandoned = True
+            return self._started and not self._ended
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Say whether a call of *function* gives a coroutine, as far as can be seen."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__sitq_function__", function)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # the method, not whether it has one
+    )
+
+
+def describe(error: BaseException, about: str = "") -> Failure:
+    """Return *error* as text, whatever its class does when it is asked for one."""
+    try:
+        text = str(error)
+    except BaseException as second:  # noqa: BLE001
+        text = f"(its text could not be made: {type(second).__name__})"
+    try:
+        # The first frame is ours, where the task was called.
+        behind = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        lines = traceback.format_exception(type(error), error, behind)
+        trace = "".join(lines)
+    except BaseException:  # noqa: BLE001
+        trace = ""
+    return Failure(
+        error=clean(about + (text or type(error).__name__), MAX_ERROR),
+        error_type=clean(type(error).__name__, 100),
+        traceback=clean(trace, MAX_TRACEBACK, keep_end=True) or None,
+    )
+
+
+def clean(text: str, most: int, *, keep_end: bool = False) -> str:
+    """Return *text* as what any store and any terminal can take, cut to *most* characters."""
+    if len(text) > most:
+        text = f"(cut) ...{text[-most:]}" if keep_end else f"{text[:most]}... (cut)"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

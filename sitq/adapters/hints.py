@@ -1,0 +1,91 @@
+"""Who wants to hear of what was committed here.
+
+Hints are lossy by design and always will be: another process commits without a word. A
+worker's poll and a waiter's pause are the promise; a hint only makes them early.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from sitq.protocol.lifecycle import FINAL, TaskState
+from sitq.protocol.ops import (
+    Aborted,
+    Cancel,
+    Cancelled,
+    Completed,
+    Enqueue,
+    Failed,
+    Op,
+    Outcome,
+    Settle,
+    TaskKey,
+)
+
+Listener: TypeAlias = Callable[[], object]
+
+
+class Hints:
+    """In-process news, for one event loop."""
+
+    def __init__(self) -> None:
+        self._workers: list[Listener] = []
+        self._waiters: dict[str, list[Listener]] = {}
+        self._holders: dict[str, Callable[[tuple[TaskKey, ...]], object]] = {}
+
+    @contextmanager
+    def of_work(self, listener: Listener) -> Generator[None]:
+        """Call *listener* whenever tasks were enqueued."""
+        self._workers.append(listener)
+        try:
+            yield
+        finally:
+            self._workers.remove(listener)
+
+    @contextmanager
+    def of_end(self, task_id: str, listener: Listener) -> Generator[None]:
+        """Call *listener* once the task may have ended."""
+        self._waiters.setdefault(task_id, []).append(listener)
+        try:
+            yield
+        finally:
+            self._waiters[task_id].remove(listener)
+            if not self._waiters[task_id]:
+                del self._waiters[task_id]
+
+    def hold(self, worker_id: str, stop: Callable[[tuple[TaskKey, ...]], object]) -> None:
+        """Call *stop* with tasks of this worker that a caller here wants cancelled."""
+        self._holders[worker_id] = stop
+
+    def let_go(self, worker_id: str | None) -> None:
+        self._holders.pop(worker_id or "", None)
+
+    def committed(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+        """Pass on what was just committed to those whom it concerns."""
+        enqueued = False
+        for op, outcome in zip(ops, outcomes, strict=True):
+            match op:
+                case Enqueue():
+                    enqueued = True
+                case Settle(task_id=task_id, verdict=Completed() | Failed() | Aborted()):
+                    self._ended(task_id)
+                case Cancel(task_id):
+                    self._cancelled(task_id, outcome)
+                case _:
+                    pass
+        if enqueued:
+            for listener in self._workers:
+                listener()
+
+    def _ended(self, task_id: str) -> None:
+        for listener in self._waiters.get(task_id, ()):
+            listener()
+
+    def _cancelled(self, task_id: str, outcome: Outcome) -> None:
+        assert isinstance(outcome, Cancelled)
+        if outcome.was is TaskState.RUNNING:
+            stop = self._holders.get(outcome.holder or "")
+            if stop is not None and outcome.key is not None:
+                stop((outcome.key,))
+        elif outcome.was not in FINAL:
+            self._ended(task_id)

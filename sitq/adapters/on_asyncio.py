@@ -1,0 +1,121 @@
+"""asyncio's own calls, and SQLite through aiosqlite.
+
+aiosqlite gives the connection a thread and takes care of opening and closing it. A batch is
+one function put into that thread's queue: one hop for each transaction instead of one for
+each statement, and no asyncio task that a cancellation could reach.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import aiosqlite
+
+from sitq.adapters.base import Answer, BatchError
+from sitq.adapters.sqlite import SqliteSettings, SqliteStore
+from sitq.exceptions import BackendClosedError
+from sitq.protocol.ops import Op
+
+F = TypeVar("F")
+
+
+def is_here() -> bool:
+    """Say whether the caller runs in an asyncio event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class AsyncioLoop:
+    name = "asyncio"
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def time(self) -> float:
+        return self._loop.time()
+
+    def soon(self, function: Callable[[], object]) -> None:
+        self._loop.call_soon(function)
+
+    def soon_from_thread(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(function)
+
+    def is_over(self) -> bool:
+        return self._loop.is_closed()
+
+    def is_current(self) -> bool:
+        return is_here() and asyncio.get_running_loop() is self._loop
+
+    def is_torn_down(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    def guard(self, function: F) -> F:
+        return function  # here Ctrl-C reaches the main task, never the one that happens to run
+
+
+class AiosqliteDriver:
+    """Applies batches on the thread of one aiosqlite connection."""
+
+    def __init__(self, loop: AsyncioLoop, settings: SqliteSettings) -> None:
+        self._loop = loop
+        self._store = SqliteStore(settings)
+        self._db = _Connection(self._store.open, iter_chunk_size=64)
+        self._opening: asyncio.Task[None] | None = None  # asyncio itself holds tasks weakly
+
+    def begin_open(self, done: Callable[[Exception | None], None]) -> None:
+        async def connect() -> None:
+            await self._db
+
+        def opened(task: asyncio.Task[None]) -> None:
+            self._opening = None
+            if task.cancelled():
+                done(BackendClosedError("the event loop ended while the file was being opened"))
+            else:
+                error = task.exception()
+                assert error is None or isinstance(error, Exception)
+                done(error)
+
+        self._opening = asyncio.get_running_loop().create_task(connect())
+        self._opening.add_done_callback(opened)
+
+    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+        def apply() -> None:
+            try:
+                answer: Answer = self._store.apply(ops)
+            except BatchError as error:
+                answer = error
+            self._loop.soon_from_thread(partial(done, answer))
+
+        self._db.submit(apply)
+
+    async def close(self) -> None:
+        await self._db.run(self._store.close)
+        await self._db.close()
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite's connection, with a way to hand its thread a function and not wait.
+
+    This is the one place that touches what aiosqlite keeps protected: `_thread`, `_tx` and
+    `_execute`, as they are since 0.22. A test holds them to it.
+    """
+
+    def __init__(self, connector: "Callable[[], object]", iter_chunk_size: int) -> None:
+        super().__init__(connector, iter_chunk_size)  # type: ignore[arg-type]
+        self._thread.daemon = True  # a program that never closes us must still be able to end
+
+    def submit(self, function: Callable[[], None]) -> None:
+        self._tx.put_nowait((None, function))
+
+    async def run(self, function: Callable[[], None]) -> None:
+        await self._execute(function)  # type: ignore[no-untyped-call]
+
+    def __del__(self) -> None:
+        """Say nothing: a program need not close its backends."""

@@ -1,0 +1,52 @@
+"""trio's own calls."""
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+F = TypeVar("F")
+
+
+def is_here() -> bool:
+    """Say whether the caller runs in a trio event loop."""
+    return trio.lowlevel.in_trio_run()
+
+
+class TrioLoop:
+    name = "trio"
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+
+    def time(self) -> float:
+        return trio.current_time()
+
+    def soon(self, function: Callable[[], object]) -> None:
+        self.soon_from_thread(function)
+
+    def soon_from_thread(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(trio.RunFinishedError):  # nobody listens any more
+            self._token.run_sync_soon(function)
+
+    def is_over(self) -> bool:
+        try:
+            self._token.run_sync_soon(_nothing)
+        except trio.RunFinishedError:
+            return True
+        return False
+
+    def is_current(self) -> bool:
+        return is_here() and trio.lowlevel.current_trio_token() is self._token
+
+    def is_torn_down(self) -> bool:
+        return False  # trio cancels by scopes only
+
+    def guard(self, function: F) -> F:
+        """Let Ctrl-C reach the main task, and not whichever task happens to run."""
+        return trio.lowlevel.enable_ki_protection(function)  # type: ignore[type-var]
+
+
+def _nothing() -> None:
+    pass

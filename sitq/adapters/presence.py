@@ -1,0 +1,118 @@
+"""Liveness locks: files that the operating system unlocks when a process dies.
+
+The promises: a worker's file is locked before its row is in the store, and every life has a
+file of its own, so a lock that is found free means that the life is over. A process that was
+killed is known to be dead as soon as somebody looks. Where that cannot be told (no such file,
+no such locks on this platform), nobody is called dead, and the lease decides.
+
+`flock` and not `fcntl` locks: closing any other descriptor of a file drops the latter. The
+descriptors are closed on exec; a forked child closes its copies, which leaves the lock with
+the parent.
+"""
+
+import contextlib
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+if sys.platform != "win32":  # which has no flock: there the lease alone decides
+    import fcntl
+
+
+class Presence(Protocol):
+    def enter(self, worker_id: str) -> None:
+        """Hold the lock of this life from here on."""
+
+    def leave(self, worker_id: str) -> None: ...
+
+    def dead(self, worker_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those whose process is certainly dead."""
+        ...
+
+    def sweep(self, worker_ids: Sequence[str]) -> None:
+        """Remove what dead workers left behind."""
+
+
+class NoPresence:
+    """Where nobody can be seen: a store in memory, or a platform without `flock`."""
+
+    def enter(self, worker_id: str) -> None: ...
+
+    def leave(self, worker_id: str) -> None: ...
+
+    def dead(self, worker_ids: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+    def sweep(self, worker_ids: Sequence[str]) -> None: ...
+
+
+class LockFiles:
+    """One locked file for each living worker, in a folder beside the queue file."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._held: dict[str, int] = {}
+        _held_here.add(self)
+
+    def enter(self, worker_id: str) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path(worker_id), flags, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[worker_id] = descriptor
+
+    def leave(self, worker_id: str) -> None:
+        self.sweep((worker_id,))  # before the lock is free: an empty place tells nobody anything
+        descriptor = self._held.pop(worker_id, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def dead(self, worker_ids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(id_ for id_ in worker_ids if id_ not in self._held and self._is_free(id_))
+
+    def sweep(self, worker_ids: Sequence[str]) -> None:
+        for worker_id in worker_ids:
+            self._path(worker_id).unlink(missing_ok=True)
+
+    def _is_free(self, worker_id: str) -> bool:
+        try:
+            descriptor = os.open(self._path(worker_id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def _path(self, worker_id: str) -> Path:
+        return self._folder / f"{worker_id}.lock"
+
+    def _drop_copies(self) -> None:
+        for descriptor in self._held.values():
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._held.clear()
+
+
+_held_here: "weakref.WeakSet[LockFiles]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for files in list(_held_here):
+        files._drop_copies()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def lock_files(folder: str) -> Presence:
+    """Return the liveness locks in *folder*, which is made when the first worker enters."""
+    return NoPresence() if sys.platform == "win32" else LockFiles(folder)

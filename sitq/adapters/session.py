@@ -1,0 +1,68 @@
+"""A backend at work in one event loop: opened on first use, and of no use to any other loop."""
+
+from collections.abc import Callable
+
+import anyio
+
+from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.committer import Committer
+from sitq.adapters.hints import Hints
+from sitq.adapters.presence import Presence
+from sitq.protocol.ops import Fetch, Fetched, TaskRow
+
+
+class Session:
+    """*writer* commits; *reader* looks, on a connection of its own: nobody waits for a sync."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        make_driver: Callable[[Loop], Driver],
+        open_store: Callable[[], Store],
+        presence: Presence,
+        max_payload: int,
+    ) -> None:
+        self.loop = loop
+        self.open_store = open_store
+        self.presence = presence
+        self.max_payload = max_payload
+        self.hints = Hints()
+        self._drivers = make_driver(loop), make_driver(loop)
+        self.writer = Committer(loop, self._drivers[0], self.hints.committed)
+        self.reader = Committer(loop, self._drivers[1], lambda *_: None)
+        self._opened = anyio.Event()
+        self._error: Exception | None = None
+        # One after the other: the first makes the file, or refuses it for both.
+        self._drivers[0].begin_open(self._writer_opened)
+
+    def _writer_opened(self, error: Exception | None) -> None:
+        if error is None:
+            self._drivers[1].begin_open(self._reader_opened)
+        else:
+            self._reader_opened(error)
+
+    def _reader_opened(self, error: Exception | None) -> None:
+        self._error = error
+        self._opened.set()
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    async def opened(self) -> None:
+        """Return once both connections are open; raise what kept them from it."""
+        await self._opened.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def fetch(self, task_id: str) -> TaskRow | None:
+        (outcome,) = await self.reader.submit(Fetch((task_id,)))
+        assert isinstance(outcome, Fetched)
+        return outcome.rows.get(task_id)
+
+    async def close(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._opened.wait()
+            if self._error is None:
+                await self.writer.close()
+                await self.reader.close()

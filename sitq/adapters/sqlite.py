@@ -1,0 +1,284 @@
+"""One connection to a queue file, used by one thread at a time.
+
+The promises:
+- Every writing transaction is `BEGIN IMMEDIATE`. A busy file is asked again, after pauses
+  with jitter, for `busy_timeout` seconds; nobody sees "database is locked" before that.
+- A connection that was carried across a fork is not used.
+- On an SQLite with the WAL-reset bug, no commit can fall inside a checkpoint: see
+  `needs_gate` and `_checkpoint`.
+"""
+
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, TypeVar
+
+from sitq.adapters import clocks, sqlite_file
+from sitq.adapters.base import BatchError
+from sitq.exceptions import (
+    BackendInUseError,
+    FileRefusedError,
+    SitqError,
+    StoreBusyError,
+    StoreError,
+)
+from sitq.protocol.commit import Blame
+from sitq.protocol.ops import Op, Outcome
+from sitq.storage.program import Change, Commit, Done, Program, Query, resume
+from sitq.storage.sqlite import apply_batch
+from sitq.storage.sqlite_schema import check_database, open_database
+
+T = TypeVar("T")
+Durability: TypeAlias = Literal["full", "normal"]
+
+CHECKPOINT_AT: Final = 4 * 2**20
+"""Bytes of WAL after which we checkpoint ourselves: SQLite's own 1,000 pages of 4 KiB."""
+WAL_KEPT: Final = 64 * 2**20
+"""Bytes that a WAL may keep on disk once it has been checkpointed and begun anew."""
+FIRST_PAUSE: Final = 0.0005
+LONGEST_PAUSE: Final = 0.05
+
+# sqlite.org/wal.html, "The WAL-reset bug": in 3.7.0 to 3.51.2, fixed in 3.51.3 and in the
+# branches 3.44.6 and 3.50.7.
+_FIXED_BRANCHES: Final = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
+
+
+def needs_gate(version: tuple[int, int, int]) -> bool:
+    """Say whether this SQLite has the WAL-reset bug.
+
+    There a checkpoint that races with another connection's commit and a reset of the WAL can
+    lose commits. On such a version automatic checkpoints are off on every connection, and we
+    checkpoint only while we hold the write lock.
+    """
+    major, minor, patch = version
+    if (major, minor) in _FIXED_BRANCHES:
+        return patch < _FIXED_BRANCHES[major, minor]
+    return (3, 7) <= (major, minor) < (3, 51)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSettings:
+    """*busy_timeout* in seconds; *durability* decides on `PRAGMA synchronous`."""
+
+    path: str
+    durability: Durability = "full"
+    busy_timeout: float = 30.0
+
+
+class SqliteStore:
+    """A connection that applies batches in whichever thread calls it, one at a time."""
+
+    def __init__(self, settings: SqliteSettings) -> None:
+        self._settings = settings
+        self._pid = os.getpid()
+        self._gate = needs_gate(sqlite3.sqlite_version_info)
+        self._db: sqlite3.Connection | None = None
+        self._sibling: sqlite3.Connection | None = None
+
+    # -- opening -------------------------------------------------------------------------
+
+    def open(self) -> sqlite3.Connection:
+        """Connect, after the file has been found fit; raise `FileRefusedError` if it is not."""
+        path = self._settings.path
+        sqlite_file.require_sqlite()
+        try:
+            found = sqlite_file.inspect(path)
+            if found is not None:
+                with contextlib.closing(found):
+                    self._patiently(lambda: _run(found, check_database(path)))
+            else:
+                sqlite_file.create(path)
+            self._db = self._connect()
+            self._patiently(lambda: _run(self._connection(), open_database(path)))
+        except sqlite3.Error as error:
+            self.close()
+            raise sqlite_file.refusal(path, error) or _translate(error, path) from error
+        except SitqError:
+            self.close()
+            raise
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self._settings.path,
+            timeout=0,  # we wait ourselves, with jitter
+            isolation_level=None,  # programs begin and commit themselves
+            check_same_thread=False,  # whoever holds the store takes care of that
+            cached_statements=256,
+        )
+        try:
+            self._patiently(lambda: self._prepare(db))
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        # sqlite.org/security.html: what a hostile file could use against us is turned off.
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA mmap_size = 0")
+        if self._gate:
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+        ((mode,),) = db.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != "wal":
+            raise FileRefusedError(
+                f"{self._settings.path!r} cannot be put into WAL mode (it stays in {mode!r}):"
+                " its file system does not offer what SQLite needs"
+            )
+        db.execute(f"PRAGMA synchronous = {self._settings.durability}")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            raise BatchError(
+                BackendInUseError(
+                    f"this connection to {self._settings.path!r} was opened by process {self._pid}"
+                    f" and carried across a fork into {os.getpid()}, where SQLite must not use it;"
+                    " make a new backend in the child"
+                ),
+                Blame.STORE,
+            )
+        assert self._db is not None, "a store is opened before it is used"
+        return self._db
+
+    # -- applying ------------------------------------------------------------------------
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """Apply *ops* in one transaction, or raise `BatchError`."""
+        db = self._connection()
+        path = self._settings.path
+        try:
+            outcomes = self._patiently(lambda: _run(db, apply_batch(ops, clocks.moment())))
+        except _CommitError as error:
+            raise BatchError(_translate(error.cause, path), _blame_commit(error.cause)) from error
+        except sqlite3.OperationalError as error:
+            raise BatchError(_translate(error, path), Blame.STORE) from error
+        except Exception as error:  # what the ops hold may be at fault: a text, a number
+            raise BatchError(error, Blame.OP) from error
+        if self._gate:
+            self._checkpoint(db)
+        return outcomes
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Return what *attempt* returns; while the file is busy, try again, then raise."""
+        give_up_at: float | None = None
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return attempt()
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise
+                now = time.monotonic()
+                give_up_at = give_up_at or now + self._settings.busy_timeout
+                if now >= give_up_at:
+                    raise
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # not a secret
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _checkpoint(self, db: sqlite3.Connection) -> None:
+        """Checkpoint a WAL that has grown, while this thread holds the write lock.
+
+        `PRAGMA wal_checkpoint(FULL)` takes that lock itself, but where another writer has it,
+        SQLite goes on without: it falls back to a passive checkpoint, the very case of the bug
+        (sqlite3WalCheckpoint in wal.c). So *db* takes the lock first, by `BEGIN IMMEDIATE`, and a
+        second connection copies the pages meanwhile. No commit and no reset of the WAL can fall
+        inside, and no reader is waited for.
+        """
+        if _size(self._settings.path + "-wal") < CHECKPOINT_AT:
+            return
+        try:
+            if self._sibling is None:
+                self._sibling = self._connect()
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return  # busy: whoever holds the lock comes by here next
+        try:
+            self._sibling.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        except sqlite3.OperationalError:
+            pass  # a full disk, say: the WAL keeps what it has, and the next commit tries again
+        finally:
+            db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        for db in (self._sibling, self._db):
+            if db is not None and self._pid == os.getpid():
+                db.close()
+        self._sibling = self._db = None
+
+
+class _CommitError(Exception):
+    def __init__(self, cause: sqlite3.OperationalError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _run(db: sqlite3.Connection, program: Program[T]) -> T:
+    """Run *program* to its end; roll back if it dies."""
+    try:
+        step = resume(program, None)
+        while not isinstance(step, Done):
+            match step:
+                case Query(sql, params):
+                    step = resume(program, db.execute(sql, params).fetchall())
+                case Change(sql, rows):
+                    count = db.executemany(sql, rows).rowcount
+                    step = resume(program, ((count,),))
+                case Commit():
+                    _commit(db)
+                    step = resume(program, ())
+        return step.value
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _commit(db: sqlite3.Connection) -> None:
+    if not db.in_transaction:
+        return
+    try:
+        db.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if _is_busy(error):
+            raise  # nothing was written; all of it can be done again
+        raise _CommitError(error) from error
+
+
+def _blame_commit(error: sqlite3.OperationalError) -> Blame:
+    """Say whether a failed COMMIT may have stored something after all.
+
+    The last thing a commit writes is the frame that makes it valid. If there was no room for
+    that, nothing is stored; if it was the sync that failed, nobody knows.
+    """
+    full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+    return Blame.STORE if full else Blame.UNKNOWN
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _translate(error: sqlite3.Error, path: str) -> StoreError:
+    if _is_busy(error):
+        return StoreBusyError(
+            f"{path!r} was kept locked by another program for longer than busy_timeout; nothing"
+            " was stored. Look for a long transaction of another program on this file"
+        )
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return StoreError(f"no room is left on the disk of {path!r}; nothing was stored")
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return StoreError(f"{path!r} could not be used: {error} ({name})")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  # a stat opens no descriptor
+    except OSError:
+        return 0

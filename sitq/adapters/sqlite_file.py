@@ -1,0 +1,144 @@
+"""Whether a path can hold a queue.
+
+The promise: what is refused is refused by name, and is byte-identical afterwards. Hence an
+existing file is looked at through a read-only connection before any other is opened, and
+never through a descriptor of our own: closing one would drop SQLite's locks on the file for
+the whole process (sqlite.org/howtocorrupt.html, section 2.2).
+"""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from sitq.exceptions import (
+    BackendError,
+    FileRefusedError,
+    NetworkFileSystemError,
+    NotADatabaseError,
+    ValidationError,
+)
+
+OLDEST: Final = (3, 37, 0)
+"""The SQLite that first had STRICT tables; RETURNING came with 3.35."""
+
+# Locks over a network are not those of one host, and WAL needs shared memory besides
+# (sqlite.org/wal.html, "all processes must be on the same host computer").
+_NETWORK: Final = frozenset(
+    {
+        "9p", "afs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.rclone",
+        "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3",
+        "smbfs", "virtiofs",
+    }
+)  # fmt: skip
+_MOUNTS: Final = "/proc/self/mountinfo"
+
+_creating = threading.Lock()
+
+
+def require_sqlite() -> None:
+    """Refuse an SQLite that is too old for the statements."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise BackendError(
+            f"sitq needs SQLite {'.'.join(map(str, OLDEST))} or newer, and this Python is linked"
+            f" to {sqlite3.sqlite_version}"
+        )
+
+
+def checked_path(path: object) -> str:
+    """Return *path* as an absolute path; refuse what cannot be the path of a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValidationError(f"path must be a str or a Path, not {path!r}")
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise ValidationError(f"path must be text, not {text!r}")
+    if not text or "\0" in text:
+        raise ValidationError(f"path must name a file, not {text!r}")
+    if text == ":memory:":
+        raise ValidationError("':memory:' is not a file; for a queue in memory use MemoryBackend()")
+    if text.startswith("file:"):
+        raise ValidationError(f"path must be a plain path, not the URI {text!r}")
+    return os.path.abspath(text)  # noqa: PTH100  # a chdir later must not move the queue
+
+
+def inspect(path: str) -> sqlite3.Connection | None:
+    """Return a read-only connection to the file, None if there is nothing in it yet."""
+    file = Path(path)
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        if not file.parent.is_dir():
+            raise FileRefusedError(
+                f"{path!r} cannot be created: there is no folder {str(file.parent)!r}; make it first"
+            ) from None
+        _refuse_network(file.parent)
+        return None
+    except OSError as error:
+        raise FileRefusedError(f"{path!r} cannot be looked at: {error.strerror}") from error
+    if not file.is_file():
+        kind = "a folder" if file.is_dir() else "not a regular file"
+        raise FileRefusedError(f"{path!r} is {kind}; give sitq the path of a file of its own")
+    _refuse_network(file)
+    if stat.st_size == 0:
+        return None
+    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+
+
+def create(path: str) -> None:
+    """Create the file for its owner alone, unless it is there. SQLite gives -wal and -shm its mode."""
+    with _creating:  # so that no connection of this process can open it before the close below
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise FileRefusedError(f"{path!r} cannot be created: {error.strerror}") from error
+        os.close(descriptor)
+
+
+def refusal(path: str, error: sqlite3.Error) -> BackendError | None:
+    """Return what *error* means for a file that is being opened, None if it says no more."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return NotADatabaseError(f"{path!r} is not an SQLite database; nothing was changed")
+        case sqlite3.SQLITE_CORRUPT:
+            return NotADatabaseError(
+                f"{path!r} is damaged ({error}); nothing was changed. Restore a backup, or save"
+                " what can be read with: sqlite3 FILE .recover"
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return FileRefusedError(
+                f"{path!r} cannot be written ({error}): SQLite needs to write the file and its"
+                " folder, where -wal and -shm lie beside it"
+            )
+        case _:
+            return None
+
+
+def _refuse_network(path: Path) -> None:
+    kind = file_system(path)
+    if kind in _NETWORK:
+        raise NetworkFileSystemError(
+            f"{str(path)!r} lies on a network file system ({kind}), where SQLite's locks cannot be"
+            " trusted and commits can be lost; use a local disk, or Postgres for many machines"
+        )
+
+
+def file_system(path: Path) -> str | None:
+    """Return the type of the file system that holds *path*, None where that cannot be told."""
+    try:
+        lines = Path(_MOUNTS).read_text().splitlines()
+        real = str(path.resolve())
+    except OSError:
+        return None
+    best, kind = "", None
+    for line in lines:
+        # mountinfo(5): fields, then a lone dash, then the type
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].encode().decode("unicode_escape")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, after.split()[0]
+    return kind

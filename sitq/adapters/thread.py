@@ -1,0 +1,53 @@
+"""A store in a thread of its own, for any event loop."""
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+
+import anyio
+
+from sitq.adapters.base import Answer, BatchError, Loop, Store
+from sitq.protocol.ops import Op
+
+
+class ThreadDriver:
+    """Applies batches on a store that one thread opens, uses and closes.
+
+    The thread is a daemon: a program that never closes its backends can still end.
+    """
+
+    def __init__(self, loop: Loop, open_store: Callable[[], Store]) -> None:
+        self._loop = loop
+        self._open_store = open_store
+        self._work: SimpleQueue[Callable[[Store], None] | None] = SimpleQueue()
+        self._closed = anyio.Event()
+
+    def begin_open(self, done: Callable[[Exception | None], None]) -> None:
+        threading.Thread(target=self._run, args=(done,), name="sitq store", daemon=True).start()
+
+    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+        def apply(store: Store) -> None:
+            try:
+                answer: Answer = store.apply(ops)
+            except BatchError as error:
+                answer = error
+            self._loop.soon_from_thread(partial(done, answer))
+
+        self._work.put(apply)
+
+    async def close(self) -> None:
+        self._work.put(None)
+        await self._closed.wait()
+
+    def _run(self, done: Callable[[Exception | None], None]) -> None:
+        try:
+            store = self._open_store()
+        except Exception as error:  # noqa: BLE001  # passed on to whoever asked
+            self._loop.soon_from_thread(partial(done, error))
+            return
+        self._loop.soon_from_thread(partial(done, None))
+        while (function := self._work.get()) is not None:
+            function(store)
+        store.close()
+        self._loop.soon_from_thread(self._closed.set)

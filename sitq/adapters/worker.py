@@ -1,0 +1,237 @@
+"""Drives WorkerMachine: tasks in a task group, verdicts and reserves through the committer.
+
+All that becomes ready in one turn of the event loop waits in the inbox; the host task takes it
+out at once, so what the machine has to say to storage leaves in one breath.
+
+Each task has a shielded scope of its own. A cancellation from outside therefore does not kill
+tasks behind the machine's back: the host hears it, the machine orders the interrupts and
+remembers why, and the endings become hand-backs that cost no attempt.
+"""
+
+import logging
+import math
+import random
+from contextvars import ContextVar
+from functools import partial
+from typing import Final, assert_never
+
+import anyio
+import anyio.abc
+
+from sitq.adapters import clocks
+from sitq.adapters.calls import Execution, Workbench
+from sitq.adapters.leasing import LeaseThread
+from sitq.adapters.session import Session
+from sitq.exceptions import SitqError
+from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
+from sitq.protocol.ops import Outcome, TaskKey
+from sitq.protocol.retry import Ending, Interrupted, Why
+from sitq.protocol.worker import (
+    Execute,
+    Interrupt,
+    Late,
+    LeaseHeld,
+    LeaseLost,
+    Started,
+    Stop,
+    StopAsked,
+    StopRequested,
+    Store as StoreOps,
+    Stored,
+    StoreFailed,
+    TaskEnded,
+    ThreadReturned,
+    TurnEnded,
+    Woken,
+    WorkerConfig,
+    WorkerEffect,
+    WorkerEvent,
+    WorkerMachine,
+)
+from sitq.serialization import Serializer
+
+log: Final = logging.getLogger("sitq.worker")
+
+CANCELLED_GRACE: Final = 5.0
+"""Seconds that a cancelled worker may take to hand its tasks back."""
+LEASE_GRACE: Final = 6.0
+"""Seconds that the lease thread may take to end; it gives up by itself after 5."""
+
+
+_runs_in: ContextVar["WorkerDriver | None"] = ContextVar("sitq_runs_in", default=None)
+
+
+class WorkerDriver:
+    """One run of a worker, from its start to its stop."""
+
+    def __init__(
+        self,
+        *,
+        config: WorkerConfig,
+        lease: LeaseConfig,
+        session: Session,
+        serializer: Serializer,
+    ) -> None:
+        self._session = session
+        self._machine = WorkerMachine(config, random.random)
+        self._bench = Workbench(
+            loop=session.loop,
+            serializer=serializer,
+            max_payload=session.max_payload,
+            limiter=anyio.CapacityLimiter(config.max_concurrency),
+            thread_returned=partial(self.post, ThreadReturned()),
+        )
+        self._lease = LeaseThread(
+            LeaseMachine(lease),
+            session.open_store,
+            session.presence,
+            lambda news: session.loop.soon_from_thread(partial(self._lease_news, news)),
+            lambda bug: session.loop.soon_from_thread(partial(self._lease_ended, bug)),
+        )
+        self._lease_is_over = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup
+        self._executions: dict[TaskKey, Execution] = {}
+        self._inbox: list[WorkerEvent] = []
+        self._mail = anyio.Event()
+        self._stopped = anyio.Event()
+        self._ended = anyio.Event()
+        self._run_execution = session.loop.guard(Execution.run)
+        self._worker_id: str | None = None
+        self._bug: BaseException | None = None
+
+    async def run(self) -> None:
+        """Run until stopped; if cancelled, stop at once and hand back what was running."""
+        hints = self._session.hints
+        try:
+            with hints.of_work(partial(self.post, Woken())):
+                async with anyio.create_task_group() as self._tasks:
+                    self._lease.start()
+                    self.post(Started())
+                    try:
+                        await self._pump()
+                    except BaseException:
+                        await self._hand_back()
+                        raise
+        finally:
+            self._lease.leave()
+            try:
+                with anyio.move_on_after(LEASE_GRACE, shield=True):
+                    await self._lease_is_over.wait()
+            finally:
+                hints.let_go(self._worker_id)
+                self._ended.set()
+
+    def stop(self, grace: float | None) -> None:
+        self.post(StopRequested(grace))
+
+    async def wait_ended(self) -> None:
+        """Return once the run is over; at once if the caller is a task of this run."""
+        if _runs_in.get() is not self:
+            await self._ended.wait()
+
+    def post(self, event: WorkerEvent) -> None:
+        """Have the machine told of *event*; from within the loop."""
+        self._inbox.append(event)
+        self._mail.set()
+
+    # -- turns -----------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        while not self._stopped.is_set():
+            deadline = self._machine.next_deadline()
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                await self._mail.wait()
+            self._turn()
+        if self._bug is not None:
+            raise self._bug
+
+    def _turn(self) -> None:
+        """Tell the machine all that has happened, and do what it says."""
+        events, self._inbox = self._inbox, []
+        self._mail = anyio.Event()
+        now = anyio.current_time()
+        for event in (*events, TurnEnded()):
+            for effect in self._machine.receive(event, now):
+                self._do(effect)
+
+    async def _hand_back(self) -> None:
+        """Stop with no grace, in bounded time, however often we are cancelled meanwhile."""
+        give_up_at = anyio.current_time() + CANCELLED_GRACE
+        self.stop(grace=0)
+        try:
+            while not self._stopped.is_set() and anyio.current_time() < give_up_at:
+                try:
+                    with anyio.CancelScope(deadline=give_up_at, shield=True):
+                        await self._pump()
+                except anyio.get_cancelled_exc_class():
+                    continue  # asyncio's own cancel() goes through a shield
+        finally:
+            for execution in self._executions.values():
+                execution.scope.cancel()  # whatever the machine says or can not say any more
+
+    def _do(self, effect: WorkerEffect) -> None:
+        match effect:
+            case StoreOps(ticket, ops):
+                self._session.writer.submit_nowait(ops, partial(self._answered, ticket))
+            case Execute(task):
+                execution = self._executions[task.key] = Execution(self._bench, task)
+                self._tasks.start_soon(self._execute, execution, name=task.name)
+            case Interrupt(key, why):
+                if why is Why.LEASE_LOST:
+                    log.warning("interrupting task %s: its lease is lost", self._name(key))
+                self._executions[key].scope.cancel()
+            case Late(task_id):
+                log.warning("task %s ended after its lease was lost; it runs elsewhere", task_id)
+            case Stop():
+                self._stopped.set()
+            case _:
+                assert_never(effect)
+
+    async def _execute(self, execution: Execution) -> None:
+        ending: Ending = Interrupted()
+        _runs_in.set(self)
+        try:
+            ending = await self._run_execution(execution)
+        finally:
+            key = execution.task.key
+            del self._executions[key]
+            interrupted = isinstance(ending, Interrupted)
+            self.post(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
+
+    def _answered(self, ticket: int, answer: tuple[Outcome, ...] | SitqError) -> None:
+        if isinstance(answer, SitqError):
+            log.warning("the store could not be reached, trying again: %s", answer)
+            self.post(StoreFailed(ticket, answer))
+        else:
+            self.post(Stored(ticket, answer))
+
+    # -- news of the lease -----------------------------------------------------------------
+
+    def _lease_news(self, news: Hold | LetGo | AskToStop | Wake) -> None:
+        match news:
+            case Hold(worker_id, until):
+                # Only durations cross from one clock to another, and this one is taken now:
+                # the loop may have been blocked since the news left.
+                self.post(LeaseHeld(worker_id, until - clocks.lease_seconds()))
+                self._worker_id = worker_id
+                self._session.hints.hold(worker_id, lambda keys: self.post(StopAsked(keys)))
+            case LetGo(worker_id):
+                log.warning("the lease of worker %s is lost", worker_id)
+                self._session.hints.let_go(worker_id)
+                self.post(LeaseLost(worker_id))
+            case AskToStop(keys):
+                self.post(StopAsked(keys))
+            case Wake():
+                self.post(Woken())
+            case _:
+                assert_never(news)
+
+    def _lease_ended(self, bug: BaseException | None) -> None:
+        self._lease_is_over.set()
+        if bug is not None:
+            self._bug = bug
+            self._stopped.set()
+            self._mail.set()
+
+    def _name(self, key: TaskKey) -> str:
+        return self._executions[key].task.id

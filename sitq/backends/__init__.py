@@ -1,0 +1,6 @@
+"""Where tasks are kept.
+
+base     Backend: what all share, and the one verb that a backend of your own must implement
+sqlite   SQLiteBackend: a file
+memory   MemoryBackend: this process
+"""

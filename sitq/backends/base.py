@@ -1,0 +1,110 @@
+"""`Backend`: where tasks are kept, and the life of its connections.
+
+A backend connects on first use. It may be shared by any number of queues and workers of one
+event loop; when that loop has ended, the next one simply connects anew. Closing is polite and
+not required: a program that never closes can still end.
+
+A backend of your own implements `open_store`, and is held to the conformance suite in
+`tests/conformance`.
+"""
+
+from abc import ABC, abstractmethod
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from sitq import validation
+from sitq.adapters.base import Driver, Loop, Store, current_loop
+from sitq.adapters.presence import NoPresence, Presence
+from sitq.adapters.session import Session
+from sitq.adapters.thread import ThreadDriver
+from sitq.exceptions import BackendClosedError, BackendInUseError, ValidationError
+
+WEEK: Final = timedelta(days=7)
+MAX_PAYLOAD: Final = 16 * 2**20
+
+
+class Backend(ABC):
+    """*retention*: how long finished tasks are kept, None for ever (default: 7 days).
+
+    *max_payload*: bytes that a serialised call or result may have (default: 16 MiB).
+    """
+
+    def __init__(
+        self, *, retention: timedelta | float | None = WEEK, max_payload: int = MAX_PAYLOAD
+    ) -> None:
+        self.retention = None if retention is None else validation.seconds("retention", retention)
+        self.max_payload = validation.whole("max_payload", max_payload, 1, 2**30)
+        self._session: Session | None = None
+        self._closed = False
+
+    @abstractmethod
+    def open_store(self) -> Store:
+        """Return a store for the calling thread; it is called once for each connection."""
+
+    def make_driver(self, loop: Loop) -> Driver:
+        """Return what applies batches for *loop*: by default, a store in a thread."""
+        return ThreadDriver(loop, self.open_store)
+
+    def presence(self) -> Presence:
+        """Return the liveness locks of the workers on this backend."""
+        return NoPresence()
+
+    async def connect(self) -> None:
+        """Open the store, also after `close`. Raises `FileRefusedError` if it cannot be used."""
+        self._closed = False
+        await self.session()
+
+    async def close(self) -> None:
+        """Store what has been asked, then close. What comes later raises `BackendClosedError`."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None and session.loop.is_current():
+            await session.close()
+
+    async def session(self) -> Session:
+        """Return the open session of the running event loop."""
+        if self._closed:
+            raise BackendClosedError(f"{self!r} was closed; await its connect() to use it again")
+        session = self._session
+        if session is None or not session.loop.is_current():
+            session = self._begin_session()
+        try:
+            await session.opened()
+        finally:
+            if session.failed and self._session is session:
+                self._session = None  # the next one may find the path mended
+        return session
+
+    def _begin_session(self) -> Session:
+        loop = current_loop()
+        if self._session is not None and not self._session.loop.is_over():
+            raise BackendInUseError(
+                f"{self!r} is at work in another event loop that still runs; make a backend of its"
+                " own for this one (several may share a file)"
+            )
+        self._session = Session(
+            loop, self.make_driver, self.open_store, self.presence(), self.max_payload
+        )
+        return self._session
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def checked_backend(backend: object) -> Backend:
+    """Return *backend*, if it is one."""
+    if not isinstance(backend, Backend):
+        raise ValidationError(
+            f"backend must be a Backend, such as SQLiteBackend('tasks.db'), not {backend!r}"
+        )
+    return backend

@@ -1,0 +1,1 @@
+"""The command line: `sitq demo`, `sitq worker`, `sitq stats`, `sitq doctor`."""

@@ -1,0 +1,190 @@
+"""Group commit: many requests, one transaction at a time.
+
+    IDLE        --Submitted-->               COMMITTING
+    COMMITTING  --Submitted-->               COMMITTING   (the request waits)
+    COMMITTING  --Committed, some wait-->    COMMITTING   (the next batch)
+    COMMITTING  --Committed, none wait-->    IDLE
+
+The promise: `Resolve` leaves this machine only in answer to the `Committed` event of the
+batch that holds the request. There is no linger timer: the batch that forms while the disk
+is busy is the coalescing.
+
+Ops submitted together are one group. A group is never split over two transactions.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias, assert_never
+
+from sitq.protocol.ops import Enqueue, Op, Outcome
+
+MAX_BATCH: Final = 500
+"""Tasks in one transaction: beyond some hundreds a batch gets longer but no cheaper."""
+
+
+class Blame(Enum):
+    """What a failed transaction says of its ops."""
+
+    STORE = "store"
+    """The disk or a lock refused; nothing was stored, and no op is at fault."""
+    OP = "op"
+    """Nothing was stored, and one of the ops may be at fault."""
+    UNKNOWN = "unknown"
+    """It was cut off inside COMMIT: all of it is stored, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ops of one caller, answered together."""
+
+    ticket: int
+    ops: tuple[Op, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(len(op.tasks) if isinstance(op, Enqueue) else 1 for op in self.ops)
+
+
+# -- events ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    batch_id: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    batch_id: int
+    error: Exception
+    blame: Blame
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequested:
+    pass
+
+
+CommitEvent: TypeAlias = Submitted | Committed | CommitFailed | CloseRequested
+
+# -- effects ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Apply *ops* in one transaction; answered by `Committed` or `CommitFailed`."""
+
+    batch_id: int
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    ticket: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Nothing of this group was stored; if *error* is None, the backend has been closed."""
+
+    ticket: int
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Whether this group was stored is not known."""
+
+    ticket: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """All that was submitted has been answered."""
+
+
+CommitEffect: TypeAlias = Commit | Resolve | Reject | Doubt | Close
+
+
+class CommitMachine:
+    def __init__(self, *, max_batch: int = MAX_BATCH) -> None:
+        assert max_batch > 0
+        self._max_batch = max_batch
+        self._waiting: deque[Group] = deque()
+        self._in_flight: tuple[Group, ...] = ()
+        self._batch_id = 0
+        self._closing = False
+        self._closed = False
+
+    def next_deadline(self) -> float | None:
+        return None  # no timers, by design
+
+    def receive(self, event: CommitEvent, now: float) -> list[CommitEffect]:  # noqa: ARG002
+        """Take in *event*; return what to do, in order."""
+        limit = self._max_batch
+        effects: list[CommitEffect] = []
+        match event:
+            case Submitted(groups):
+                if self._closing:
+                    effects += [Reject(group.ticket, None) for group in groups]
+                else:
+                    self._waiting.extend(groups)
+            case Committed(batch_id, outcomes):
+                effects += self._resolve(self._land(batch_id), outcomes)
+            case CommitFailed(batch_id, error, blame):
+                groups = self._land(batch_id)
+                if blame is Blame.UNKNOWN:
+                    effects += [Doubt(group.ticket, error) for group in groups]
+                elif blame is Blame.OP and len(groups) > 1:
+                    # Halve until the one at fault stands alone; its neighbours go through.
+                    self._waiting.extendleft(reversed(groups))
+                    limit = sum(group.size for group in groups[: len(groups) // 2])
+                else:
+                    effects += [Reject(group.ticket, error) for group in groups]
+            case CloseRequested():
+                self._closing = True
+            case _:
+                assert_never(event)
+        if self._waiting and not self._in_flight:
+            effects.insert(0, self._take_off(limit))  # the disk first, then the callers
+        if self._closing and not self._in_flight and not self._closed:
+            self._closed = True
+            effects.append(Close())
+        return effects
+
+    def _take_off(self, limit: int) -> Commit:
+        groups = [self._waiting.popleft()]
+        size = groups[0].size
+        while self._waiting and size + self._waiting[0].size <= limit:
+            size += self._waiting[0].size
+            groups.append(self._waiting.popleft())
+        self._in_flight = tuple(groups)
+        self._batch_id += 1
+        return Commit(self._batch_id, tuple(op for group in groups for op in group.ops))
+
+    def _land(self, batch_id: int) -> tuple[Group, ...]:
+        assert self._in_flight, "an answer to a batch that is not under way"
+        assert batch_id == self._batch_id, "an answer to another batch"
+        groups, self._in_flight = self._in_flight, ()
+        return groups
+
+    def _resolve(
+        self, groups: tuple[Group, ...], outcomes: tuple[Outcome, ...]
+    ) -> list[CommitEffect]:
+        assert len(outcomes) == sum(len(group.ops) for group in groups), "every op has one outcome"
+        effects: list[CommitEffect] = []
+        start = 0
+        for group in groups:
+            end = start + len(group.ops)
+            effects.append(Resolve(group.ticket, outcomes[start:end]))
+            start = end
+        return effects

@@ -1,0 +1,422 @@
+"""How a worker stays alive in the eyes of others, and finds the dead among them.
+
+    NEW --Started--> ENTERING --Entered--> REGISTERING --Registered--> HOLDING
+    HOLDING --renewal refused, or none in time--> ENTERING   (a new life, under a new id)
+    any --LeaveRequested--> LEAVING --Retired, or no answer in time--> GONE
+
+A lease belongs to a worker, not to a task: one small row is renewed however many tasks run.
+What the worker has reserved is its own for as long as the row is there. A rescue takes the
+tasks and the row in one transaction, so a worker learns from one answer whether it still
+holds everything or nothing.
+
+The promises:
+- `Hold` is said only after storage has agreed, and for less time than storage has granted:
+  counted from when the request left, less `CLOCK_MARGIN`. This worker lets go first.
+- A worker that let go never touches its old tasks again: it comes back under a new id.
+- A peer is rescued only if its liveness lock is free or its lease has run out, and the
+  second is judged by storage, inside the transaction that acts on it.
+
+This machine runs in a thread of its own, so that no busy event loop can lose a lease.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final, TypeAlias, assert_never
+
+from sitq.protocol.ops import (
+    Op,
+    Outcome,
+    Prune,
+    Pruned,
+    Register,
+    Renew,
+    Rescue,
+    Rescued,
+    Retire,
+    TaskKey,
+    Unpark,
+    Unparked,
+    Unregistered,
+    Watch,
+    Watched,
+)
+from sitq.protocol.timers import Timers
+
+CLOCK_MARGIN: Final = 0.1
+"""Of a lease: for clocks that do not run alike."""
+RENEWALS_PER_LEASE: Final = 3
+WATCH_EVERY: Final = 1.0
+"""Seconds: a worker that died on this host is found within this and rescued within 2 s."""
+UPKEEP_EVERY: Final = 30.0
+PRUNE_LIMIT: Final = 1000
+"""Rows in one transaction: some 10 ms, so that pruning never stalls a reserve for long."""
+RETRY_AFTER: Final = 0.5
+"""Seconds until a question that storage failed to answer is asked again."""
+LEAVE_WITHIN: Final = 5.0
+"""Seconds a leaving worker tries to say so; its free liveness lock says it as well."""
+
+
+class LeaseState(Enum):
+    NEW = "new"
+    ENTERING = "entering"
+    REGISTERING = "registering"
+    HOLDING = "holding"
+    LEAVING = "leaving"
+    GONE = "gone"
+
+
+class LeaseTimer(IntEnum):
+    EXPIRE = 1  # the lease ends here, as far as this worker is concerned
+    RETRY = 2  # until then storage is left alone
+    RENEW = 3
+    WATCH = 4
+    UPKEEP = 5
+    QUIT = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseConfig:
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    max_concurrency: int
+    lease_for: float = 30.0
+    retention: float | None = None
+    stamps: tuple[str, ...] = ()
+
+
+# -- events ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """This life has a name, and its liveness lock is held."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyFailed:
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The peers whose liveness lock was found free: their process is dead."""
+
+    dead: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+LeaseEvent: TypeAlias = Started | Entered | Applied | ApplyFailed | Probed | LeaveRequested | Tick
+
+# -- effects ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Choose a new worker id and take its liveness lock; answered by `Entered`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Apply *ops* in one transaction; answered by `Applied` or `ApplyFailed`."""
+
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Find out which of these workers' liveness locks are free; answered by `Probed`."""
+
+    worker_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Tell the worker that it holds its lease until *until*, on this machine's clock."""
+
+    worker_id: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Tell the worker that nothing it reserved under this id is its own any more."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskToStop:
+    """Tell the worker that callers want these tasks cancelled."""
+
+    keys: tuple[TaskKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Tell the worker that tasks have come back to the queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complain:
+    """Storage could not be reached for the upkeep of the lease; it is tried again."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Give up the liveness lock of this life."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Remove the liveness locks of these workers: they have been rescued."""
+
+    worker_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    pass
+
+
+LeaseEffect: TypeAlias = (
+    Enter | Apply | Probe | Hold | LetGo | AskToStop | Wake | Complain | Leave | Sweep | Stop
+)
+
+
+class LeaseMachine:
+    """One question to storage is under way at a time; what is due meanwhile goes with the next.
+
+    What is due stays due until storage has answered, so a failed question is asked again.
+    """
+
+    def __init__(self, config: LeaseConfig) -> None:
+        self.config = config
+        self.state = LeaseState.NEW
+        self.worker_id: str | None = None  # of this life; None between two lives
+        self._timers: Timers[LeaseTimer] = Timers()
+        self._due: set[LeaseTimer] = set()
+        self._rescue_due = False
+        self._dead: tuple[str, ...] = ()
+        self._left_behind: tuple[str, ...] = ()  # our own earlier lives
+        self._entering = False
+        self._asking = False
+        self._asked: tuple[Op, ...] = ()
+        self._asked_at = 0.0
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def receive(self, event: LeaseEvent, now: float) -> list[LeaseEffect]:
+        """Take in *event*; return what to do, in order."""
+        if self.state is LeaseState.GONE:
+            # A life that was still being entered when time ran out is left at once.
+            return [Leave(event.worker_id)] if isinstance(event, Entered) else []
+        effects: list[LeaseEffect] = []
+        match event:
+            case Started():
+                assert self.state is LeaseState.NEW
+                self._enter(effects)
+            case Entered(worker_id):
+                self._entering = False
+                self.worker_id = worker_id
+                if self.state is LeaseState.ENTERING:
+                    self.state = LeaseState.REGISTERING
+            case Applied(outcomes):
+                assert self._asking, "an answer that was not asked for"
+                self._asking = False
+                for op, outcome in zip(self._asked, outcomes, strict=True):
+                    self._answered(op, outcome, effects, now)
+            case ApplyFailed(error):
+                assert self._asking, "a failure of what was not asked for"
+                self._asking = False
+                self._timers.set(LeaseTimer.RETRY, now + RETRY_AFTER)
+                effects.append(Complain(error))
+            case Probed(dead):
+                self._dead = dead
+            case LeaveRequested():
+                self._leave(now, effects)
+            case Tick():
+                pass  # the rules below are all there is to do
+            case _:
+                assert_never(event)
+        self._run_timers(now, effects)
+        self._ask(now, effects)
+        return effects
+
+    # -- one method for each event -------------------------------------------------------
+
+    def _answered(self, op: Op, outcome: Outcome, effects: list[LeaseEffect], now: float) -> None:
+        match op:
+            case Register() | Renew():
+                if op.worker_id != self.worker_id:
+                    return  # about an earlier life
+                self._due.discard(LeaseTimer.RENEW)
+                if isinstance(outcome, Unregistered):
+                    self._let_go(effects)
+                elif self.state is not LeaseState.LEAVING:
+                    self._hold(op.worker_id, effects, now)
+            case Rescue():
+                assert isinstance(outcome, Rescued)
+                self._rescue_due = False
+                self._dead = self._left_behind = ()
+                if outcome.workers:
+                    effects.append(Sweep(outcome.workers))
+                if outcome.tasks:
+                    effects.append(Wake())
+            case Watch():
+                assert isinstance(outcome, Watched)
+                self._due.discard(LeaseTimer.WATCH)
+                self._rescue_due |= outcome.expired
+                if outcome.peers:
+                    effects.append(Probe(outcome.peers))
+                if outcome.cancelled:
+                    effects.append(AskToStop(outcome.cancelled))
+            case Unpark():
+                assert isinstance(outcome, Unparked)
+                self._due.discard(LeaseTimer.UPKEEP)
+                if outcome.count:
+                    effects.append(Wake())
+            case Prune():
+                assert isinstance(outcome, Pruned)
+                if outcome.count == op.limit:  # there is more: go on, but let others in between
+                    self._timers.pull_in(LeaseTimer.UPKEEP, now + WATCH_EVERY)
+            case _:
+                assert isinstance(op, Retire)
+                self._go(effects)
+
+    def _hold(self, worker_id: str, effects: list[LeaseEffect], now: float) -> None:
+        lease_for = self.config.lease_for
+        until = self._asked_at + lease_for * (1 - CLOCK_MARGIN)
+        if now >= until:
+            return  # the answer took longer than the lease: the timer below lets go
+        if self.state is LeaseState.REGISTERING:
+            self.state = LeaseState.HOLDING
+            self._timers.set(LeaseTimer.WATCH, now)
+            self._timers.set(LeaseTimer.UPKEEP, now)
+        self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)
+        self._timers.set(LeaseTimer.EXPIRE, until)
+        effects.append(Hold(worker_id, until))
+
+    def _let_go(self, effects: list[LeaseEffect]) -> None:
+        """End this life. What it left behind is rescued when the next one registers."""
+        assert self.worker_id is not None
+        self._timers.clear()
+        self._due.clear()
+        self._left_behind += (self.worker_id,)
+        effects += [LetGo(self.worker_id), Leave(self.worker_id)]
+        self.worker_id = None
+        if self.state is not LeaseState.LEAVING:
+            self._enter(effects)
+
+    def _enter(self, effects: list[LeaseEffect]) -> None:
+        self.state = LeaseState.ENTERING
+        self._entering = True
+        effects.append(Enter())
+
+    def _leave(self, now: float, effects: list[LeaseEffect]) -> None:
+        if self.state is LeaseState.LEAVING:
+            return
+        if self.state is LeaseState.NEW:
+            self._go(effects)
+            return
+        self.state = LeaseState.LEAVING
+        self._timers.clear()
+        self._timers.set(LeaseTimer.QUIT, now + LEAVE_WITHIN)
+
+    # -- the rules that hold in every state ----------------------------------------------
+
+    def _run_timers(self, now: float, effects: list[LeaseEffect]) -> None:
+        for timer in self._timers.expire(now):
+            match timer:
+                case LeaseTimer.EXPIRE:
+                    self._let_go(effects)
+                case LeaseTimer.RETRY:
+                    pass  # `_ask` may speak again
+                case LeaseTimer.QUIT:
+                    self._go(effects)
+                case LeaseTimer.WATCH:
+                    self._due.add(timer)
+                    self._timers.set(timer, now + WATCH_EVERY)
+                case LeaseTimer.UPKEEP:
+                    self._due.add(timer)
+                    self._timers.set(timer, now + UPKEEP_EVERY)
+                case LeaseTimer.RENEW:
+                    self._due.add(timer)
+                case _:
+                    assert_never(timer)
+
+    def _ask(self, now: float, effects: list[LeaseEffect]) -> None:
+        if self._asking or self._timers.is_set(LeaseTimer.RETRY):
+            return
+        if self.state is LeaseState.LEAVING and self.worker_id is None and not self._entering:
+            self._go(effects)
+            return
+        ops = self._questions()
+        if ops:
+            self._asking = True
+            self._asked = ops
+            self._asked_at = now
+            effects.append(Apply(ops))
+
+    def _questions(self) -> tuple[Op, ...]:
+        config, worker_id, ops = self.config, self.worker_id, list[Op]()
+        if worker_id is None:
+            return ()
+        if self.state is LeaseState.LEAVING:
+            return (Retire(worker_id),)
+        if self._left_behind or self._dead or self._rescue_due:
+            ops.append(Rescue(self._left_behind + self._dead))
+        if self.state is LeaseState.REGISTERING:
+            ops.append(
+                Register(
+                    worker_id=worker_id,
+                    host=config.host,
+                    pid=config.pid,
+                    queues=config.queues,
+                    max_concurrency=config.max_concurrency,
+                    lease_for=config.lease_for,
+                )
+            )
+        if LeaseTimer.RENEW in self._due:
+            ops.append(Renew(worker_id, config.lease_for))
+        if LeaseTimer.UPKEEP in self._due:
+            ops.append(Unpark(config.stamps))
+            if config.retention is not None:
+                ops.append(Prune(older_than=config.retention, limit=PRUNE_LIMIT))
+        if LeaseTimer.WATCH in self._due:
+            ops.append(Watch(worker_id))
+        return tuple(ops)
+
+    def _go(self, effects: list[LeaseEffect]) -> None:
+        self.state = LeaseState.GONE
+        self._timers.clear()
+        if self.worker_id is not None:
+            effects.append(Leave(self.worker_id))
+            self.worker_id = None
+        effects.append(Stop())

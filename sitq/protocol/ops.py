@@ -1,0 +1,393 @@
+"""What may be asked of storage, and what storage answers.
+
+An op is a value; a batch of ops is one transaction. Refusals that will happen (a late
+worker, an id given twice) are outcomes, not exceptions.
+
+Any op may be asked again after its answer was lost. An enqueue is known by its ids, a settle
+by its token, a renew, retire and rescue by the worker's row. A reserve that is asked again
+reserves afresh, and what the lost answer named comes back when its worker retires or dies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+from sitq.protocol.lifecycle import TaskState
+
+
+class TaskKey(NamedTuple):
+    """One attempt, by name: storage's own number of the task, and the fencing token."""
+
+    seq: int
+    token: int
+
+
+class Moment(NamedTuple):
+    """What the store's clocks say when a batch is applied.
+
+    Wall time judges ETAs. Leases are judged on a clock that wall-clock jumps cannot move;
+    *epoch* names its run (a boot of a host), and a lease of another epoch is void.
+    """
+
+    wall_ms: int
+    lease_ms: int
+    epoch: str
+
+
+# -- what a task carries ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a task may fail, and how long to wait in between (seconds)."""
+
+    attempts: int = 1
+    delay: float = 1.0
+    factor: float = 2.0
+    max_delay: float = 300.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPolicy:
+    """The rules of one task that its worker needs while it runs."""
+
+    timeout: float | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    max_crashes: int = 3
+
+
+NO_POLICY: Final = TaskPolicy()
+"""What most tasks have; stored as nothing at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task as it is enqueued. Without *run_at_ms* it is due *delay_ms* from now."""
+
+    id: str
+    payload: bytes
+    name: str
+    queue: str = "default"
+    priority: int = 0
+    run_at_ms: int | None = None
+    delay_ms: int = 0
+    policy: TaskPolicy = NO_POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, as text: it never needs the exception's class to be read."""
+
+    error: str
+    error_type: str
+    traceback: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A task in a worker's hands."""
+
+    key: TaskKey
+    id: str
+    name: str
+    payload: bytes
+    attempt: int
+    policy: TaskPolicy
+
+
+# -- verdicts: what becomes of a task that was running ----------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RetryIn:
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Handed back unharmed: the attempt is not charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    stamp: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """Stopped because a caller had asked for it."""
+
+
+Verdict: TypeAlias = Completed | Failed | RetryIn | Released | Parked | Aborted
+
+
+# -- ops that write --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Store all of *tasks* or none.
+
+    *may_exist* says that a caller chose an id, which may be there already.
+    """
+
+    tasks: tuple[NewTask, ...]
+    may_exist: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Give up to *limit* tasks of *queues* to a worker that is registered."""
+
+    worker_id: str
+    queues: tuple[str, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Say what became of an attempt; refused unless the worker still holds it."""
+
+    key: TaskKey
+    task_id: str
+    worker_id: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Begin a worker's lease. One worker id is one life of one worker."""
+
+    worker_id: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    max_concurrency: int
+    lease_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    worker_id: str
+    lease_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """End a worker's lease; what it still holds goes back uncharged."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """Take back the tasks of workers that are dead, and charge each with a crash.
+
+    Dead are those in *worker_ids*, and those whose lease has run out.
+    """
+
+    worker_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unpark:
+    """Put parked tasks that bear one of *stamps* back into their queues."""
+
+    stamps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Forget up to *limit* tasks that ended *older_than* seconds ago or more."""
+
+    older_than: float
+    limit: int
+
+
+WriteOp: TypeAlias = (
+    Enqueue | Reserve | Settle | Cancel | Register | Renew | Retire | Rescue | Unpark | Prune
+)
+
+
+# -- ops that read ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Tell how tasks stand."""
+
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Tell a worker of its peers, and of its tasks that a caller wants cancelled."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count the tasks by queue and state."""
+
+
+ReadOp: TypeAlias = Fetch | Watch | Count
+Op: TypeAlias = WriteOp | ReadOp
+
+
+# -- outcomes --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was stored: *task_id* is taken by a task with another payload."""
+
+    task_id: str
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """*next_due_in* is None while more tasks may be waiting, or when nothing is scheduled."""
+
+    tasks: tuple[Reservation, ...]
+    next_due_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """Refused: this worker's lease has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    applied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """*was* is the state before, None if there is no such task.
+
+    A running task is only asked to stop; *holder* then says which worker runs it.
+    """
+
+    was: TaskState | None
+    holder: str | None = None
+    key: TaskKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    released: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    workers: tuple[str, ...]
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """How a task stands, without its payload."""
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    attempt: int
+    crashes: int
+    enqueued_ms: int
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    value: bytes | None = None
+    error: str | None = None
+    error_type: str | None = None
+    traceback: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The rows that were found, by id."""
+
+    rows: Mapping[str, TaskRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """*peers* are the other workers; *expired* says whether one of them let its lease run out."""
+
+    peers: tuple[str, ...]
+    expired: bool
+    cancelled: tuple[TaskKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """(queue, state, number of tasks), in that order."""
+
+    rows: tuple[tuple[str, TaskState, int], ...]
+
+
+Outcome: TypeAlias = (
+    Enqueued
+    | Conflict
+    | Reserved
+    | Unregistered
+    | Settled
+    | Cancelled
+    | Registered
+    | Renewed
+    | Retired
+    | Rescued
+    | Unparked
+    | Pruned
+    | Fetched
+    | Watched
+    | Counted
+)

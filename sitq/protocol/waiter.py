@@ -1,0 +1,144 @@
+"""One awaited result.
+
+    ASKING --Answered, not ended--> RESTING --Hinted or Tick--> ASKING
+    ASKING --Answered, ended-->     OVER
+    RESTING --the limit passes-->   ASKING (one last look) --Answered--> OVER
+
+The promise: it gives up only after an answer, never between a question and its answer, so a
+result that was there when the time ran out is delivered. It asks at once, after every hint,
+and without hints after pauses that grow from `QUICKEST` to `SLOWEST`: a lost hint costs a
+pause, not the result.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias, assert_never
+
+from sitq.protocol.lifecycle import FINAL
+from sitq.protocol.ops import TaskRow
+
+QUICKEST: Final = 0.005
+SLOWEST: Final = 0.25
+GROWTH: Final = 1.5
+
+
+class WaiterState(Enum):
+    NEW = "new"
+    ASKING = "asking"
+    RESTING = "resting"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitStarted:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """The task may have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The store's answer to `Ask`: the row, None if it has none under this id."""
+
+    row: TaskRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+WaiterEvent: TypeAlias = WaitStarted | Hinted | Answered | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Look at the task in the store; answered by `Answered`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """It has ended."""
+
+    row: TaskRow
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """It has not ended in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """There is no such task, and no time limit to wait for it to appear."""
+
+
+WaiterEffect: TypeAlias = Ask | Deliver | GiveUp | Miss
+
+
+class WaiterMachine:
+    """*timeout* is in seconds: 0 looks once, None waits for as long as the task exists."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._limit: float | None = None
+        self._state = WaiterState.NEW
+        self._pause = QUICKEST
+        self._look_at: float | None = None
+        self._hinted = False
+
+    def next_deadline(self) -> float | None:
+        return self._look_at if self._state is WaiterState.RESTING else None
+
+    def receive(self, event: WaiterEvent, now: float) -> list[WaiterEffect]:
+        """Take in *event*; return what to do."""
+        match event:
+            case WaitStarted():
+                assert self._state is WaiterState.NEW
+                if self._timeout is not None:
+                    self._limit = now + self._timeout
+                return self._ask()
+            case Hinted():
+                if self._state is WaiterState.RESTING:
+                    self._pause = QUICKEST
+                    return self._ask()
+                # The answer under way may have been read before the task ended.
+                self._hinted = True
+                return []
+            case Tick():
+                if self._look_at is None or now < self._look_at:
+                    return []
+                return self._ask()
+            case Answered(row):
+                assert self._state is WaiterState.ASKING, "an answer that was not asked for"
+                return self._answered(row, now)
+            case _:
+                assert_never(event)
+
+    def _ask(self) -> list[WaiterEffect]:
+        self._state = WaiterState.ASKING
+        self._look_at = None
+        self._hinted = False
+        return [Ask()]
+
+    def _answered(self, row: TaskRow | None, now: float) -> list[WaiterEffect]:
+        if row is not None and row.state in FINAL:
+            self._state = WaiterState.OVER
+            return [Deliver(row)]
+        if row is None and self._limit is None:
+            self._state = WaiterState.OVER
+            return [Miss()]
+        if self._limit is not None and now >= self._limit:
+            self._state = WaiterState.OVER
+            return [GiveUp()]
+        if self._hinted:
+            return self._ask()
+        self._state = WaiterState.RESTING
+        self._look_at = now + self._pause
+        if self._limit is not None:
+            self._look_at = min(self._look_at, self._limit)
+        self._pause = min(self._pause * GROWTH, SLOWEST)
+        return []

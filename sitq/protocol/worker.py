@@ -1,0 +1,439 @@
+"""What a worker does next.
+
+    NEW --Started--> RUNNING --StopRequested--> DRAINING --nothing left--> STOPPED
+
+The promises:
+- It holds at most `max_concurrency` tasks, threads that outlived their task counted in.
+- It reserves only what it starts at once: a task that an idle worker could start is never
+  held by a busy one.
+- The settle of a finished task and the reserve that refills its slot leave in one `Store`,
+  hence in one transaction, together with all else that became ready in the same turn.
+- It runs nothing that was reserved under a lease which it has lost, and settles nothing.
+- A stop stands, even if it was asked before `Started`.
+
+Events of one turn of the loop are told one by one and closed by `TurnEnded`; only then does
+the machine speak to storage.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from heapq import heappop, heappush
+from typing import Final, TypeAlias, assert_never
+
+from sitq.protocol.ops import (
+    Op,
+    Outcome,
+    Released,
+    Reservation,
+    Reserve,
+    Reserved,
+    Settle,
+    Settled,
+    TaskKey,
+    Unregistered,
+)
+from sitq.protocol.retry import Ending, Why, judge
+from sitq.protocol.timers import Timers
+
+STORE_BACKOFF: Final = 0.2
+"""Seconds until storage is asked again after its first failure; doubled for each further one."""
+LONGEST_BACKOFF: Final = 5.0
+FOR_EVER: Final = float("inf")
+
+
+class WorkerState(Enum):
+    NEW = "new"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class WorkerTimer(IntEnum):
+    LEASE = 1  # the lease ends here, unless it is renewed
+    GRACE = 2  # what still runs is interrupted
+    POLL = 3
+    RETRY = 4  # until then storage is left alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """Times in seconds. *drain* ends the worker as soon as nothing is due."""
+
+    queues: tuple[str, ...] = ("default",)
+    max_concurrency: int = 1
+    poll_interval: float = 1.0
+    drain: bool = False
+
+
+# -- events ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHeld:
+    """The lease of this life is good for *remaining* seconds from now."""
+
+    worker_id: str
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Nothing that was reserved under this id is this worker's any more."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Callers want these tasks cancelled."""
+
+    keys: tuple[TaskKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Something may have become due sooner than this worker thinks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """*lingers* says that a thread was abandoned and still runs; it keeps its slot."""
+
+    key: TaskKey
+    ending: Ending
+    lingers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReturned:
+    """An abandoned thread has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    ticket: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    ticket: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """*grace*: seconds until running tasks are interrupted; None waits for them."""
+
+    grace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """All that became ready in this turn has been told; or the deadline has come."""
+
+
+WorkerEvent: TypeAlias = (
+    Started
+    | LeaseHeld
+    | LeaseLost
+    | StopAsked
+    | Woken
+    | TaskEnded
+    | ThreadReturned
+    | Stored
+    | StoreFailed
+    | StopRequested
+    | TurnEnded
+)
+
+# -- effects ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Apply *ops* in one transaction; answered by `Stored` or `StoreFailed`."""
+
+    ticket: int
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run this task; answered by `TaskEnded`."""
+
+    task: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Stop this attempt; its `TaskEnded` is still awaited. The machine keeps the reason."""
+
+    key: TaskKey
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A verdict was refused: the attempt was no longer this worker's to settle."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    pass
+
+
+WorkerEffect: TypeAlias = Store | Execute | Interrupt | Late | Stop
+
+
+@dataclass(slots=True)
+class Running:
+    task: Reservation
+    worker_id: str
+    why: Why | None = None  # set once it has been interrupted
+
+
+class WorkerMachine:
+    """*unit* is the only source of chance: a function that returns a number in [0, 1)."""
+
+    def __init__(self, config: WorkerConfig, unit: Callable[[], float]) -> None:
+        self.config = config
+        self.state = WorkerState.NEW
+        self._unit = unit
+        self._timers: Timers[WorkerTimer] = Timers()
+        self._worker_id: str | None = None
+        self._running: dict[TaskKey, Running] = {}
+        self._lingering = 0
+        self._time_limits: list[tuple[float, TaskKey]] = []  # a heap; ended tasks are skipped
+        self._settles: list[Settle] = []  # to leave with the next `Store`
+        self._asked: dict[int, tuple[Op, ...]] = {}
+        self._ticket = 0
+        self._reserving = False
+        self._wants_tasks = False
+        self._failures = 0  # of storage, in a row
+
+    @property
+    def running(self) -> int:
+        """The slots in use."""
+        return len(self._running) + self._lingering
+
+    def next_deadline(self) -> float | None:
+        timer = self._timers.next_deadline()
+        limits = self._time_limits
+        while limits and limits[0][1] not in self._running:
+            heappop(limits)
+        if not limits:
+            return timer
+        return limits[0][0] if timer is None else min(timer, limits[0][0])
+
+    def receive(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
+        """Take in *event*; return what to do, in order."""
+        effects: list[WorkerEffect] = []
+        match event:
+            case TaskEnded():
+                self._task_ended(event)
+            case TurnEnded():
+                self._run_timers(now, effects)
+                self._store(effects)
+                self._check_done(effects)
+            case Stored(ticket, outcomes):
+                self._stored(self._asked.pop(ticket), outcomes, now, effects)
+            case StoreFailed(ticket):
+                self._store_failed(self._asked.pop(ticket), now)
+            case Woken():
+                self._wants_tasks = True
+            case LeaseHeld(worker_id, remaining):
+                self._lease_held(worker_id, remaining, now)
+            case LeaseLost(worker_id):
+                self._lease_lost(worker_id, effects)
+            case StopAsked(keys):
+                self._interrupt(keys, Why.USER, effects)
+            case ThreadReturned():
+                self._lingering -= 1
+                self._wants_tasks = True
+            case Started():
+                if self.state is WorkerState.NEW:  # else a stop came first, and stands
+                    self.state = WorkerState.RUNNING
+                    self._wants_tasks = True
+            case StopRequested(grace):
+                self._stop_requested(grace, now)
+            case _:
+                assert_never(event)
+        return effects
+
+    # -- one method for each event -------------------------------------------------------
+
+    def _task_ended(self, event: TaskEnded) -> None:
+        running = self._running.pop(event.key)
+        if event.lingers:
+            self._lingering += 1
+        self._wants_tasks = True  # a slot is free
+        if running.why is not Why.LEASE_LOST:  # else it is another's to settle
+            task = running.task
+            verdict = judge(task, event.ending, running.why, self._unit())
+            self._settles.append(Settle(task.key, task.id, running.worker_id, verdict))
+
+    def _lease_held(self, worker_id: str, remaining: float, now: float) -> None:
+        if self._worker_id != worker_id:
+            self._worker_id = worker_id
+            self._wants_tasks = True
+        self._timers.set(WorkerTimer.LEASE, now + remaining)
+
+    def _lease_lost(self, worker_id: str, effects: list[WorkerEffect]) -> None:
+        if worker_id == self._worker_id:
+            self._worker_id = None
+            self._timers.stop(WorkerTimer.LEASE)
+        lost = [key for key, running in self._running.items() if running.worker_id == worker_id]
+        self._interrupt(lost, Why.LEASE_LOST, effects)
+        self._settles = [settle for settle in self._settles if settle.worker_id != worker_id]
+
+    def _stop_requested(self, grace: float | None, now: float) -> None:
+        if self.state is WorkerState.STOPPED:
+            return
+        self.state = WorkerState.DRAINING
+        self._timers.stop(WorkerTimer.POLL)
+        if grace is not None:
+            self._timers.pull_in(WorkerTimer.GRACE, now + grace)
+
+    def _stored(
+        self,
+        ops: tuple[Op, ...],
+        outcomes: tuple[Outcome, ...],
+        now: float,
+        effects: list[WorkerEffect],
+    ) -> None:
+        self._failures = 0
+        for op, outcome in zip(ops, outcomes, strict=True):
+            if isinstance(op, Settle):
+                assert isinstance(outcome, Settled)
+                if not outcome.applied:
+                    effects.append(Late(op.task_id))
+            else:
+                assert isinstance(op, Reserve)
+                self._reserving = False
+                if isinstance(outcome, Unregistered):
+                    # The lease has ended; its own machine will say so, and begin another.
+                    self._lease_lost(op.worker_id, effects)
+                else:
+                    assert isinstance(outcome, Reserved)
+                    self._reserved(op, outcome, now, effects)
+
+    def _reserved(
+        self, op: Reserve, outcome: Reserved, now: float, effects: list[WorkerEffect]
+    ) -> None:
+        if op.worker_id != self._worker_id:
+            return  # reserved by a life that is over, and rescued with it
+        for task in outcome.tasks:
+            if self.state is WorkerState.RUNNING:
+                self._execute(task, op.worker_id, now, effects)
+            else:
+                self._settles.append(Settle(task.key, task.id, op.worker_id, Released()))
+        if self.state is not WorkerState.RUNNING:
+            return
+        if len(outcome.tasks) == op.limit:
+            self._wants_tasks = True  # there may be more
+            return
+        due_in = outcome.next_due_in
+        pause = (
+            self.config.poll_interval if due_in is None else min(due_in, self.config.poll_interval)
+        )
+        self._timers.set(WorkerTimer.POLL, now + pause)
+        if self.config.drain and not outcome.tasks and not self._running and not self._settles:
+            self._stop_requested(None, now)
+
+    def _execute(
+        self, task: Reservation, worker_id: str, now: float, effects: list[WorkerEffect]
+    ) -> None:
+        assert task.key not in self._running, "storage gave one token out twice"
+        self._running[task.key] = Running(task, worker_id)
+        if task.policy.timeout is not None:
+            heappush(self._time_limits, (now + task.policy.timeout, task.key))
+        effects.append(Execute(task))
+
+    def _store_failed(self, ops: tuple[Op, ...], now: float) -> None:
+        """Keep the verdicts, and ask again later: no completed work is run again for this."""
+        pause = min(STORE_BACKOFF * 2**self._failures, LONGEST_BACKOFF)
+        self._failures += 1
+        self._timers.set(WorkerTimer.RETRY, now + pause)
+        for op in ops:
+            if isinstance(op, Reserve):
+                self._reserving = False
+                self._wants_tasks = True
+            else:
+                assert isinstance(op, Settle)
+                self._settles.append(op)
+
+    # -- the rules at the end of a turn --------------------------------------------------
+
+    def _run_timers(self, now: float, effects: list[WorkerEffect]) -> None:
+        for timer in self._timers.expire(now):
+            match timer:
+                case WorkerTimer.LEASE:
+                    assert self._worker_id is not None
+                    self._lease_lost(self._worker_id, effects)
+                case WorkerTimer.GRACE:
+                    self._interrupt(list(self._running), Why.SHUTDOWN, effects)
+                case WorkerTimer.POLL:
+                    self._wants_tasks = True
+                case WorkerTimer.RETRY:
+                    pass  # `_store` may speak again
+                case _:
+                    assert_never(timer)
+        limits = self._time_limits
+        while limits and limits[0][0] <= now:
+            _, key = heappop(limits)
+            self._interrupt((key,), Why.TIMEOUT, effects)
+
+    def _interrupt(self, keys: Iterable[TaskKey], why: Why, effects: list[WorkerEffect]) -> None:
+        """Order each task to stop, once. The first reason stands, unless the lease is lost."""
+        for key in keys:
+            running = self._running.get(key)
+            if running is None:
+                continue
+            if running.why is None:
+                running.why = why
+                effects.append(Interrupt(key, why))
+            elif why is Why.LEASE_LOST:
+                running.why = why
+
+    def _store(self, effects: list[WorkerEffect]) -> None:
+        """Say all that is to be said to storage, in one breath."""
+        if self._timers.is_set(WorkerTimer.RETRY):
+            return
+        ops: list[Op] = list(self._settles)
+        self._settles = []
+        free = self.config.max_concurrency - self.running
+        if (
+            self._wants_tasks
+            and self.state is WorkerState.RUNNING
+            and self._worker_id is not None
+            and not self._reserving
+            and free > 0
+        ):
+            self._wants_tasks = False
+            self._reserving = True
+            self._timers.stop(WorkerTimer.POLL)
+            ops.append(Reserve(self._worker_id, self.config.queues, free))
+        if ops:
+            self._ticket += 1
+            self._asked[self._ticket] = tuple(ops)
+            effects.append(Store(self._ticket, tuple(ops)))
+
+    def _check_done(self, effects: list[WorkerEffect]) -> None:
+        if (
+            self.state is WorkerState.DRAINING
+            and not self._running
+            and not self._asked
+            and not self._settles
+        ):
+            self.state = WorkerState.STOPPED
+            self._timers.clear()
+            effects.append(Stop())

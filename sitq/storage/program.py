@@ -1,0 +1,55 @@
+"""A storage program: a generator that yields statements and is sent their rows.
+
+The program says what to run and decides on what comes back; a driver runs it. The program
+begins and commits; rolling back is the driver's, for only it knows that a program has died.
+A program uses no `try/finally` around a yield, so it may be dropped at any of them: that is
+how the simulator crashes between two statements.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Run one statement; the program is sent its rows."""
+
+    sql: str
+    params: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Run one statement once for each of *rows*.
+
+    The program is sent one row, of one number: how many rows of the table were changed.
+    """
+
+    sql: str
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make it last. A failure of this step leaves the outcome unknown to whoever asked."""
+
+
+Step: TypeAlias = Query | Change | Commit
+Program: TypeAlias = Generator[Step, Sequence[Row], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    value: T
+
+
+def resume(program: Program[T], rows: Sequence[Row] | None) -> Step | Done[T]:
+    """Run *program* to its next step. The one place where StopIteration is caught."""
+    try:
+        return program.send(rows)  # type: ignore[arg-type]  # None starts a generator
+    except StopIteration as stop:
+        return Done(stop.value)

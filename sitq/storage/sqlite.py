@@ -1,0 +1,596 @@
+"""Every op as SQLite statements.
+
+The promises:
+- A batch is one transaction. Its ops were asked at the same time, and none has been answered
+  when it begins, so any order is a right one: they go kind by kind, and what frees comes before
+  what takes.
+- Enqueues and settles cost a fixed number of statements, however many there are.
+- Every change of a task's state is guarded by the states from which `TRANSITIONS` allows it,
+  and those of a running task by its token and its worker too.
+- Every statement of the hot path is served by an index named in `sqlite_schema`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
+from sitq.protocol.ops import (
+    NO_POLICY,
+    Aborted,
+    Cancel,
+    Cancelled,
+    Completed,
+    Conflict,
+    Count,
+    Counted,
+    Enqueue,
+    Enqueued,
+    Failed,
+    Fetch,
+    Fetched,
+    Moment,
+    NewTask,
+    Op,
+    Outcome,
+    Parked,
+    Prune,
+    Pruned,
+    Register,
+    Registered,
+    Released,
+    Renew,
+    Renewed,
+    Rescue,
+    Rescued,
+    Reservation,
+    Reserve,
+    Reserved,
+    Retire,
+    Retired,
+    RetryIn,
+    RetryPolicy,
+    Settle,
+    Settled,
+    TaskKey,
+    TaskPolicy,
+    TaskRow,
+    Unpark,
+    Unparked,
+    Unregistered,
+    Watch,
+    Watched,
+    WriteOp,
+)
+from sitq.storage.program import Change, Commit, Program, Query, Row
+
+T = TypeVar("T")
+
+PROMOTE_LIMIT: Final = 1000
+"""Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
+
+
+def _in(move: Move) -> str:
+    """The guard of *move*, from the transition table.
+
+    One state is written with `=`: SQLite uses a partial index only for a term it can see.
+    """
+    states = [f"'{state}'" for state in sources(move)]
+    return f"state = {states[0]}" if len(states) == 1 else f"state IN ({', '.join(states)})"
+
+
+def _to(move: Move) -> str:
+    return f"state = '{target(move)}'"
+
+
+# -- statements: enqueue and cancel ----------------------------------------------------
+
+ENQUEUE: Final = """
+    INSERT INTO sitq_tasks
+        (id, queue, name, state, priority, run_at_ms, enqueued_ms, payload, policy, max_crashes)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+# Served by the unique index on id.
+EXISTING: Final = """
+    SELECT id, state, payload FROM sitq_tasks WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+FIND: Final = "SELECT seq, token, state, worker_id FROM sitq_tasks WHERE id = ?"
+
+CANCEL: Final = f"""
+    UPDATE sitq_tasks SET {_to(Move.CANCEL)}, reason = 'user', finished_ms = ?
+    WHERE seq = ? AND {_in(Move.CANCEL)}
+"""
+
+# Not a move: the task runs on until its holder hears of it.
+ASK_TO_STOP: Final = f"""
+    UPDATE sitq_tasks SET cancel_asked = 1 WHERE seq = ? AND {_in(Move.ABORT)}
+"""
+
+# -- statements: reserve ---------------------------------------------------------------
+
+# The first statement of every reserve, so there is no process that stages what is due.
+# Served by sitq_tasks_scheduled.
+PROMOTE: Final = f"""
+    UPDATE sitq_tasks SET {_to(Move.PROMOTE)} WHERE seq IN (
+        SELECT seq FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ? AND run_at_ms <= ?
+        ORDER BY run_at_ms LIMIT {PROMOTE_LIMIT}
+    )
+"""
+
+# Served by sitq_tasks_queued.
+_NEXT: Final = f"""
+        SELECT seq, priority FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+        ORDER BY priority DESC, seq LIMIT ?
+"""
+
+# Served by sitq_tasks_scheduled.
+NEXT_DUE: Final = f"""
+    SELECT min(run_at_ms) FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ?
+"""
+
+IS_REGISTERED: Final = "SELECT 1 FROM sitq_workers WHERE id = ?"
+
+
+@cache
+def reserve_statement(queues: int) -> str:
+    """The reserve from so many queues: the best of each, and the best of those.
+
+    A worker whose row is gone gets nothing: its tasks would have no lease to run out.
+    RETURNING has no order of its own: the program sorts.
+    """
+    best = " UNION ALL ".join([f"SELECT * FROM ({_NEXT})"] * queues) if queues > 1 else _NEXT
+    chosen = (
+        f"SELECT seq FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
+        if queues > 1
+        else (f"SELECT seq FROM ({best})")
+    )
+    return f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
+        started_ms = ?
+    WHERE EXISTS ({IS_REGISTERED}) AND seq IN ({chosen})
+    RETURNING seq, token, id, name, payload, attempt, policy, max_crashes, priority
+    """
+
+
+# -- statements: settle ----------------------------------------------------------------
+
+_HELD: Final = "seq = ? AND token = ? AND worker_id = ?"
+
+COMPLETE: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.COMPLETE)}, finished_ms = ?, result = ?,
+        error = NULL, error_type = NULL, traceback = NULL
+    WHERE {_HELD} AND {_in(Move.COMPLETE)}
+"""
+
+FAIL: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.FAIL)}, finished_ms = ?, error = ?, error_type = ?, traceback = ?, reason = ?
+    WHERE {_HELD} AND {_in(Move.FAIL)}
+"""
+
+ABORT: Final = f"""
+    UPDATE sitq_tasks SET {_to(Move.ABORT)}, finished_ms = ?, reason = 'user'
+    WHERE {_HELD} AND {_in(Move.ABORT)}
+"""
+
+# A task that was asked to stop does not come back by any of the three ways below.
+ABORT_IF_ASKED: Final = f"{ABORT} AND cancel_asked = 1"
+
+RETRY: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RETRY)}, run_at_ms = ?, error = ?, error_type = ?, traceback = ?,
+        worker_id = NULL
+    WHERE {_HELD} AND {_in(Move.RETRY)} AND cancel_asked = 0
+"""
+
+RELEASE: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RELEASE)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL
+    WHERE {_HELD} AND {_in(Move.RELEASE)} AND cancel_asked = 0
+"""
+
+PARK: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.PARK)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL,
+        parked_stamp = ?, error = ?
+    WHERE {_HELD} AND {_in(Move.PARK)} AND cancel_asked = 0
+"""
+
+STANDING: Final = """
+    SELECT seq, token, state FROM sitq_tasks WHERE seq IN (SELECT value FROM json_each(?))
+"""
+
+# -- statements: workers ---------------------------------------------------------------
+
+REGISTER: Final = """
+    INSERT INTO sitq_workers
+        (id, host, pid, queues, max_concurrency, epoch, lease_until_ms, registered_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, lease_until_ms = excluded.lease_until_ms
+"""
+
+RENEW: Final = "UPDATE sitq_workers SET epoch = ?, lease_until_ms = ? WHERE id = ?"
+
+# The lease is judged here, in the transaction that acts on it.
+DEAD: Final = """
+    SELECT id, host, pid FROM sitq_workers
+    WHERE id IN (SELECT value FROM json_each(?)) OR epoch <> ? OR lease_until_ms <= ?
+"""
+
+# Served by sitq_tasks_held, like the three below. A rescue gives a new token, which fences the
+# worker off even where it had lost its lease without dying.
+RESCUE_ABORT: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
+    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1
+"""
+
+RESCUE_FAIL: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.FAIL)}, token = token + 1, crashes = crashes + 1, finished_ms = ?,
+        error = 'the worker died ' || (crashes + 1) || iif(crashes = 0, ' time', ' times')
+            || ' while running this task (last: pid ' || ? || ' on ' || ? || ')',
+        error_type = 'WorkerDied', traceback = NULL, reason = 'crash'
+    WHERE worker_id = ? AND {_in(Move.FAIL)} AND crashes + 1 >= max_crashes
+"""
+
+RESCUE: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RESCUE)}, token = token + 1, crashes = crashes + 1, attempt = attempt - 1,
+        worker_id = NULL, started_ms = NULL
+    WHERE worker_id = ? AND {_in(Move.RESCUE)}
+"""
+
+RETIRE_ABORT: Final = f"""
+    UPDATE sitq_tasks SET {_to(Move.ABORT)}, finished_ms = ?, reason = 'user'
+    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1
+"""
+
+RETIRE_RELEASE: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RELEASE)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL
+    WHERE worker_id = ? AND {_in(Move.RELEASE)}
+"""
+
+FORGET_WORKER: Final = "DELETE FROM sitq_workers WHERE id = ?"
+
+PEERS: Final = """
+    SELECT id, epoch <> ? OR lease_until_ms <= ? FROM sitq_workers WHERE id <> ? ORDER BY id
+"""
+
+# Served by sitq_tasks_asked.
+ASKED_TO_STOP: Final = f"""
+    SELECT seq, token FROM sitq_tasks
+    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1 ORDER BY seq
+"""
+
+# -- statements: upkeep and reading ----------------------------------------------------
+
+# Served by sitq_tasks_parked.
+UNPARK: Final = f"""
+    UPDATE sitq_tasks SET {_to(Move.UNPARK)}, parked_stamp = NULL, error = NULL
+    WHERE {_in(Move.UNPARK)} AND parked_stamp IN (SELECT value FROM json_each(?))
+"""
+
+_IS_FINAL: Final = f"state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))})"
+
+# Served by sitq_tasks_ended.
+PRUNE: Final = f"""
+    DELETE FROM sitq_tasks WHERE seq IN (
+        SELECT seq FROM sitq_tasks WHERE {_IS_FINAL} AND finished_ms <= ?
+        ORDER BY finished_ms LIMIT ?
+    )
+"""
+
+# Served by the unique index on id.
+FETCH: Final = """
+    SELECT id, name, queue, state, attempt, crashes, enqueued_ms, started_ms, finished_ms,
+        result, error, error_type, traceback, reason
+    FROM sitq_tasks WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+COUNT: Final = """
+    SELECT queue, state, count(*) FROM sitq_tasks GROUP BY queue, state ORDER BY queue, state
+"""
+
+# -- programs --------------------------------------------------------------------------
+
+
+def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
+    """Apply *ops* in one transaction; return their outcomes, in the order of *ops*."""
+    outcomes: dict[int, Outcome] = {}
+    yield Query("BEGIN IMMEDIATE" if any(isinstance(op, WriteOp) for op in ops) else "BEGIN")
+    if settles := _of(ops, Settle):
+        outcomes |= yield from _settle(settles, now)
+    for i, retire in _of(ops, Retire):
+        outcomes[i] = yield from _retire(retire, now)
+    for i, register in _of(ops, Register):
+        outcomes[i] = yield from _register(register, now)
+    for i, renew in _of(ops, Renew):
+        outcomes[i] = yield from _renew(renew, now)
+    for i, rescue in _of(ops, Rescue):
+        outcomes[i] = yield from _rescue(rescue, now)
+    for i, unpark in _of(ops, Unpark):
+        ((count,),) = yield Change(UNPARK, [(json.dumps(unpark.stamps),)])
+        outcomes[i] = Unparked(count)
+    for i, prune in _of(ops, Prune):
+        before = now.wall_ms - _ms(prune.older_than)
+        ((count,),) = yield Change(PRUNE, [(before, prune.limit)])
+        outcomes[i] = Pruned(count)
+    if enqueues := _of(ops, Enqueue):
+        outcomes |= yield from _enqueue(enqueues, now)
+    for i, cancel in _of(ops, Cancel):
+        outcomes[i] = yield from _cancel(cancel, now)
+    for i, reserve in _of(ops, Reserve):
+        outcomes[i] = yield from _reserve(reserve, now)
+    for i, watch in _of(ops, Watch):
+        outcomes[i] = yield from _watch(watch, now)
+    if fetches := _of(ops, Fetch):
+        outcomes |= yield from _fetch(fetches)
+    for i, _ in _of(ops, Count):
+        rows = yield Query(COUNT)
+        outcomes[i] = Counted(tuple((queue, TaskState(state), n) for queue, state, n in rows))
+    yield Commit()
+    return tuple(outcomes[i] for i in range(len(ops)))
+
+
+def _of(ops: Sequence[Op], kind: type[T]) -> list[tuple[int, T]]:
+    return [(i, op) for i, op in enumerate(ops) if isinstance(op, kind)]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+# -- enqueue and cancel ----------------------------------------------------------------
+
+
+def _enqueue(enqueues: list[tuple[int, Enqueue]], now: Moment) -> Program[dict[int, Outcome]]:
+    known: dict[str, tuple[TaskState, bytes]] = {}
+    asked = [task.id for _, op in enqueues if op.may_exist for task in op.tasks]
+    if asked:
+        found = yield Query(EXISTING, (json.dumps(asked),))
+        known = {id_: (TaskState(state), payload) for id_, state, payload in found}
+    outcomes: dict[int, Outcome] = {}
+    new: list[tuple[Any, ...]] = []
+    for i, op in enqueues:
+        outcomes[i] = Enqueued()
+        fresh: dict[str, NewTask] = {}
+        for task in op.tasks:
+            state, payload = known.get(task.id, (None, None))
+            if task.id in fresh:
+                state, payload = TaskState.QUEUED, fresh[task.id].payload
+            if state is None:
+                fresh[task.id] = task
+            elif payload != task.payload:
+                outcomes[i] = Conflict(task.id, state)
+                break
+        else:
+            for task in fresh.values():
+                row = _new_row(task, now)
+                new.append(row)
+                if op.may_exist:
+                    known[task.id] = (row[3], task.payload)
+    if new:
+        yield Change(ENQUEUE, new)
+    return outcomes
+
+
+def _new_row(task: NewTask, now: Moment) -> tuple[Any, ...]:
+    run_at_ms = now.wall_ms + task.delay_ms if task.run_at_ms is None else task.run_at_ms
+    state = TaskState.QUEUED if run_at_ms <= now.wall_ms else TaskState.SCHEDULED
+    return (
+        task.id,
+        task.queue,
+        task.name,
+        state,
+        task.priority,
+        run_at_ms,
+        now.wall_ms,
+        task.payload,
+        dump_policy(task.policy),
+        task.policy.max_crashes,
+    )
+
+
+def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:
+    rows = yield Query(FIND, (op.task_id,))
+    if not rows:
+        return Cancelled(None)
+    ((seq, token, state, worker_id),) = rows
+    was = TaskState(state)
+    if was is TaskState.RUNNING:
+        yield Change(ASK_TO_STOP, [(seq,)])
+        return Cancelled(was, worker_id, TaskKey(seq, token))
+    if advance(was, Move.CANCEL) is not None:
+        yield Change(CANCEL, [(now.wall_ms, seq)])
+    return Cancelled(was)
+
+
+# -- reserve ---------------------------------------------------------------------------
+
+
+def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
+    yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
+    per_queue = [param for queue in op.queues for param in (queue, op.limit)]
+    if len(op.queues) > 1:
+        per_queue.append(op.limit)
+    rows = yield Query(
+        reserve_statement(len(op.queues)),
+        (op.worker_id, now.wall_ms, op.worker_id, *per_queue),
+    )
+    if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
+        return Unregistered()
+    # By priority, then first come, first served.
+    tasks = tuple(_reservation(row) for row in sorted(rows, key=lambda row: (-row[8], row[0])))
+    if len(tasks) == op.limit:
+        return Reserved(tasks)
+    due: list[int] = []
+    for queue in op.queues:
+        ((run_at_ms,),) = yield Query(NEXT_DUE, (queue,))
+        if run_at_ms is not None:
+            due.append(run_at_ms)
+    return Reserved(tasks, max(0, min(due) - now.wall_ms) / 1000 if due else None)
+
+
+def _reservation(row: Row) -> Reservation:
+    seq, token, id_, name, payload, attempt, policy, max_crashes, _ = row
+    return Reservation(
+        TaskKey(seq, token), id_, name, payload, attempt, load_policy(policy, max_crashes)
+    )
+
+
+# -- settle ----------------------------------------------------------------------------
+
+
+def _settle(settles: list[tuple[int, Settle]], now: Moment) -> Program[dict[int, Outcome]]:
+    changes: dict[str, list[tuple[Any, ...]]] = {}
+    for _, op in settles:
+        for statement, values in _verdict_changes(op, now):
+            changes.setdefault(statement, []).append((*values, *op.key, op.worker_id))
+    applied = 0
+    for statement, rows in changes.items():
+        ((changed,),) = yield Change(statement, rows)
+        applied += changed
+    if applied == len(settles):
+        return {i: Settled(True) for i, _ in settles}
+    # Some were refused. One that stands as it was left under this very token had been applied
+    # before, and its answer lost; all else belongs to another by now.
+    found = yield Query(STANDING, (json.dumps([op.key.seq for _, op in settles]),))
+    standing = {(seq, token) for seq, token, state in found if state != TaskState.RUNNING}
+    return {i: Settled(op.key in standing) for i, op in settles}
+
+
+def _verdict_changes(op: Settle, now: Moment) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    match op.verdict:
+        case Completed(value):
+            return [(COMPLETE, (now.wall_ms, value))]
+        case Failed(failure):
+            error = (failure.error, failure.error_type, failure.traceback, failure.reason)
+            return [(FAIL, (now.wall_ms, *error))]
+        case Aborted():
+            return [(ABORT, (now.wall_ms,))]
+        case RetryIn(delay, failure):
+            again_ms = now.wall_ms + _ms(delay)
+            values: tuple[Any, ...] = (
+                again_ms,
+                failure.error,
+                failure.error_type,
+                failure.traceback,
+            )
+            return [(ABORT_IF_ASKED, (now.wall_ms,)), (RETRY, values)]
+        case Released():
+            return [(ABORT_IF_ASKED, (now.wall_ms,)), (RELEASE, ())]
+        case Parked(stamp, text):
+            return [(ABORT_IF_ASKED, (now.wall_ms,)), (PARK, (stamp, text))]
+
+
+# -- workers ---------------------------------------------------------------------------
+
+
+def _register(op: Register, now: Moment) -> Program[Outcome]:
+    row = (
+        op.worker_id,
+        op.host,
+        op.pid,
+        json.dumps(op.queues),
+        op.max_concurrency,
+        now.epoch,
+        now.lease_ms + _ms(op.lease_for),
+        now.wall_ms,
+    )
+    yield Change(REGISTER, [row])
+    return Registered()
+
+
+def _renew(op: Renew, now: Moment) -> Program[Outcome]:
+    row = (now.epoch, now.lease_ms + _ms(op.lease_for), op.worker_id)
+    ((changed,),) = yield Change(RENEW, [row])
+    return Renewed() if changed else Unregistered()
+
+
+def _rescue(op: Rescue, now: Moment) -> Program[Outcome]:
+    dead = yield Query(DEAD, (json.dumps(op.worker_ids), now.epoch, now.lease_ms))
+    tasks = 0
+    for worker_id, host, pid in dead:
+        for statement, row in (
+            (RESCUE_ABORT, (now.wall_ms, worker_id)),
+            (RESCUE_FAIL, (now.wall_ms, pid, host, worker_id)),
+            (RESCUE, (worker_id,)),
+        ):
+            ((changed,),) = yield Change(statement, [row])
+            tasks += changed
+        yield Change(FORGET_WORKER, [(worker_id,)])
+    return Rescued(tuple(worker_id for worker_id, _, _ in dead), tasks)
+
+
+def _retire(op: Retire, now: Moment) -> Program[Outcome]:
+    yield Change(RETIRE_ABORT, [(now.wall_ms, op.worker_id)])
+    ((released,),) = yield Change(RETIRE_RELEASE, [(op.worker_id,)])
+    yield Change(FORGET_WORKER, [(op.worker_id,)])
+    return Retired(released)
+
+
+def _watch(op: Watch, now: Moment) -> Program[Outcome]:
+    peers = yield Query(PEERS, (now.epoch, now.lease_ms, op.worker_id))
+    asked = yield Query(ASKED_TO_STOP, (op.worker_id,))
+    return Watched(
+        peers=tuple(worker_id for worker_id, _ in peers),
+        expired=any(expired for _, expired in peers),
+        cancelled=tuple(TaskKey(seq, token) for seq, token in asked),
+    )
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+def _fetch(fetches: list[tuple[int, Fetch]]) -> Program[dict[int, Outcome]]:
+    asked = sorted({task_id for _, op in fetches for task_id in op.task_ids})
+    rows = yield Query(FETCH, (json.dumps(asked),))
+    found = {row[0]: _task_row(row) for row in rows}
+    return {
+        i: Fetched({task_id: found[task_id] for task_id in op.task_ids if task_id in found})
+        for i, op in fetches
+    }
+
+
+def _task_row(row: Row) -> TaskRow:
+    id_, name, queue, state, *rest = row
+    return TaskRow(id_, name, queue, TaskState(state), *rest)
+
+
+# -- the policy column -----------------------------------------------------------------
+
+
+def dump_policy(policy: TaskPolicy) -> str | None:
+    """Return the column's text; None for what most tasks have. `max_crashes` has its own."""
+    if policy.timeout is None and policy.retry == NO_POLICY.retry:
+        return None
+    retry = policy.retry
+    return json.dumps(
+        [
+            policy.timeout,
+            retry.attempts,
+            retry.delay,
+            retry.factor,
+            retry.max_delay,
+            retry.jitter,
+        ]
+    )
+
+
+def load_policy(text: str | None, max_crashes: int) -> TaskPolicy:
+    if text is None:
+        if max_crashes == NO_POLICY.max_crashes:
+            return NO_POLICY
+        return TaskPolicy(max_crashes=max_crashes)
+    timeout, attempts, delay, factor, max_delay, jitter = json.loads(text)
+    retry = RetryPolicy(
+        attempts=attempts, delay=delay, factor=factor, max_delay=max_delay, jitter=jitter
+    )
+    return TaskPolicy(timeout=timeout, retry=retry, max_crashes=max_crashes)

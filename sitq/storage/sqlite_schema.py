@@ -1,0 +1,140 @@
+"""The tables in an SQLite file, and how a file gets from one version to the next.
+
+The promises: a file that is not ours is refused by name before anything is written; of
+several processes that open an old file at once, whoever comes first migrates it, in one
+transaction; and a file of a newer version is left alone.
+
+All names begin with `sitq_`, so that one day the tables may stand in an application's own
+file.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sitq.exceptions import ForeignFileError, NewerSchemaError
+from sitq.protocol.lifecycle import FINAL, TaskState
+from sitq.storage.program import Change, Commit, Program, Query, Row
+
+_FINAL: Final = ", ".join(sorted(f"'{state}'" for state in FINAL))
+
+TASKS: Final = """
+CREATE TABLE sitq_tasks (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    queue TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    run_at_ms INTEGER NOT NULL,
+    enqueued_ms INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    policy TEXT,
+    max_crashes INTEGER NOT NULL,
+    token INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    worker_id TEXT,
+    cancel_asked INTEGER NOT NULL DEFAULT 0,
+    parked_stamp TEXT,
+    started_ms INTEGER,
+    finished_ms INTEGER,
+    result BLOB,
+    error TEXT,
+    error_type TEXT,
+    traceback TEXT,
+    reason TEXT
+) STRICT
+""".strip()
+
+WORKERS: Final = """
+CREATE TABLE sitq_workers (
+    id TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    queues TEXT NOT NULL,
+    max_concurrency INTEGER NOT NULL,
+    epoch TEXT NOT NULL,
+    lease_until_ms INTEGER NOT NULL,
+    registered_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+""".strip()
+
+# One index for each question of the hot path. All are partial: finished tasks are in none of
+# them but the last, so history does not slow the present down.
+INDEXES: Final = (
+    # the next tasks of a queue
+    "CREATE INDEX sitq_tasks_queued ON sitq_tasks (queue, priority DESC, seq)"
+    f" WHERE state = '{TaskState.QUEUED}'",
+    # what has become due, and when the next will
+    "CREATE INDEX sitq_tasks_scheduled ON sitq_tasks (queue, run_at_ms)"
+    f" WHERE state = '{TaskState.SCHEDULED}'",
+    # what a worker holds
+    f"CREATE INDEX sitq_tasks_held ON sitq_tasks (worker_id) WHERE state = '{TaskState.RUNNING}'",
+    # what a worker is asked to stop
+    "CREATE INDEX sitq_tasks_asked ON sitq_tasks (worker_id)"
+    f" WHERE state = '{TaskState.RUNNING}' AND cancel_asked = 1",
+    # what waits for a worker that can read it
+    "CREATE INDEX sitq_tasks_parked ON sitq_tasks (parked_stamp)"
+    f" WHERE state = '{TaskState.PARKED}'",
+    # what may be forgotten
+    f"CREATE INDEX sitq_tasks_ended ON sitq_tasks (finished_ms) WHERE state IN ({_FINAL})",
+)
+
+SCHEMA: Final = "CREATE TABLE sitq_schema (version INTEGER NOT NULL) STRICT"
+
+STEPS: Final[Sequence[Sequence[str]]] = ((SCHEMA, TASKS, WORKERS, *INDEXES),)
+"""Step n takes a file from version n to n + 1."""
+
+VERSION: Final = len(STEPS)
+
+_OBJECTS: Final = """
+    SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name
+"""
+
+
+def check_database(path: str) -> Program[int]:
+    """Refuse a file that is not ours; write nothing. *path* is for messages."""
+    return (yield from _version((yield Query(_OBJECTS)), path))
+
+
+def open_database(path: str) -> Program[None]:
+    """Make sure that the file holds our tables at `VERSION`."""
+    if (yield from check_database(path)) == VERSION:
+        return
+    yield Query("BEGIN IMMEDIATE")
+    version = yield from check_database(path)  # another process may have been here first
+    for step in STEPS[version:]:
+        for statement in step:
+            yield Query(statement)
+    if version < VERSION:
+        yield Change("DELETE FROM sitq_schema", [()])
+        yield Change("INSERT INTO sitq_schema (version) VALUES (?)", [(VERSION,)])
+    yield Commit()
+
+
+def _version(objects: Sequence[Row], path: str) -> Program[int]:
+    """Return the version of the file, 0 if it is empty; refuse what is not ours."""
+    if not objects:
+        return 0
+    if not any(name == "sitq_schema" for _, name, _ in objects):
+        found = ", ".join(sorted(name for _, name, _ in objects)[:3])
+        raise ForeignFileError(
+            f"{path!r} is an SQLite file of another program (it holds {found}); nothing was"
+            " changed. Give sitq a file of its own"
+        )
+    rows = yield Query("SELECT version FROM sitq_schema")
+    version = int(rows[0][0])
+    if version > VERSION:
+        raise NewerSchemaError(
+            f"{path!r} has schema version {version}, and this sitq knows {VERSION} at most;"
+            " nothing was changed. Upgrade sitq here, too"
+        )
+    expected = {statement for step in STEPS[:version] for statement in step}
+    for kind, name, sql in objects:
+        if sql not in expected:
+            raise ForeignFileError(
+                f"{path!r} holds a {kind} named {name!r} that sitq did not make; nothing was"
+                " changed. Drop it if it is yours: a trigger or a view in this file would run"
+                " with the rights of every worker"
+            )
+    return version

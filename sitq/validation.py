@@ -1,0 +1,156 @@
+"""What a caller may ask for: one function for each kind of argument.
+
+The promise: whatever is wrong is refused here, by name, before anything is stored. Each
+message says which value, which rule, and what to do instead.
+"""
+
+import contextlib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sitq.exceptions import ValidationError
+
+MAX_TEXT: Final = 255
+"""Characters in an id or a queue's name."""
+MAX_CONCURRENCY: Final = 1000
+MAX_QUEUES: Final = 100
+MAX_PRIORITY: Final = 2**31 - 1
+MAX_ATTEMPTS: Final = 1000
+MAX_SECONDS: Final = 100 * 365 * 86400.0
+"""A hundred years: whatever is longer is a mistake in units."""
+
+
+def whole(name: str, value: object, least: int, most: int) -> int:
+    """Return *value*, an int from *least* to *most*."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValidationError(
+            f"{name} must be a whole number from {least} to {most}, not {value!r}"
+        )
+    if not least <= value <= most:
+        raise ValidationError(f"{name} must be from {least} to {most}, not {value!r}")
+    return value
+
+
+def seconds(name: str, value: object, *, zero: bool = True) -> float:
+    """Return *value* as seconds: a finite number or a timedelta, not negative."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValidationError(f"{name} must be seconds or a timedelta, not {value!r}")
+    if not math.isfinite(value) or value > MAX_SECONDS:
+        raise ValidationError(
+            f"{name} must be finite and at most 100 years ({MAX_SECONDS:.0f} s), not {value!r}"
+        )
+    if value < 0 or (value == 0 and not zero):
+        rule = "0 or more" if zero else "more than 0"
+        raise ValidationError(f"{name} must be {rule} seconds, not {value!r}")
+    return float(value)
+
+
+def number(name: str, value: object, least: float, most: float) -> float:
+    """Return *value*, a number from *least* to *most*."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValidationError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
+    return float(value)
+
+
+def queues(value: object) -> tuple[str, ...]:
+    """Return *value*, one or more names of queues, without repeats."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValidationError(f"queues must be a list of names, not {value!r}")
+    given: Iterable[object] = value
+    names = tuple(dict.fromkeys(text("a queue", name) for name in given))
+    if not 1 <= len(names) <= MAX_QUEUES:
+        raise ValidationError(f"queues must have 1 to {MAX_QUEUES} names, not {len(names)}")
+    return names
+
+
+def text(name: str, value: object) -> str:
+    """Return *value*, a printable string of 1 to 255 characters."""
+    if not isinstance(value, str):
+        raise ValidationError(f"{name} must be a string, not {value!r}")
+    if not value or len(value) > MAX_TEXT:
+        raise ValidationError(
+            f"{name} must have 1 to {MAX_TEXT} characters, not {len(value)}: {value[:40]!r}"
+        )
+    if not value.isprintable():
+        raise ValidationError(f"{name} must be printable, without control characters: {value!r}")
+    return value
+
+
+def eta_ms(value: object) -> int:
+    """Return *value*, an aware datetime, as milliseconds since the epoch, rounded up.
+
+    Rounded up, because a task never starts early. The past is allowed: it is due at once.
+    """
+    if not isinstance(value, datetime):
+        raise ValidationError(
+            f"eta must be an aware datetime, not {value!r}; for a time from now use delay="
+        )
+    if value.utcoffset() is None:
+        raise ValidationError(
+            f"eta must be aware, not {value!r}: add a time zone, as in"
+            " datetime.now(timezone.utc) or datetime(..., tzinfo=ZoneInfo('Europe/Berlin'))"
+        )
+    try:
+        since = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except OverflowError:
+        raise ValidationError(f"eta lies outside of the calendar: {value!r}") from None
+    if since > timedelta(days=366 * 200):
+        raise ValidationError(f"eta must lie before the year 2170, not {value!r}")
+    return -(-since // timedelta(milliseconds=1))
+
+
+def function(value: Any) -> None:
+    """Refuse *value* if it is nothing that a worker can call and wait for."""
+    if inspect.iscoroutine(value):
+        value.close()  # else Python warns that it was never awaited
+        raise ValidationError(
+            f"enqueue takes the function, not a call of it: enqueue({value.__name__}, ...),"
+            f" not enqueue({value.__name__}(...))"
+        )
+    if not callable(value):
+        raise ValidationError(f"enqueue takes a function or another callable first, not {value!r}")
+    called = value if inspect.isroutine(value) else getattr(value, "__call__", value)  # noqa: B004
+    if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
+        raise ValidationError(
+            f"{_name(value)} is a generator function: a task returns one value; collect the"
+            " items in a list"
+        )
+
+
+_signatures: Final[WeakKeyDictionary[Any, inspect.Signature | None]] = WeakKeyDictionary()
+
+
+def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that *value* does not take, as far as its signature tells."""
+    signature = _signature(value)
+    if signature is None:
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValidationError(f"{_name(value)}{signature} cannot be called so: {error}") from None
+
+
+def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of *value*, None for the builtins that have none."""
+    try:
+        return _signatures[value]
+    except (KeyError, TypeError):  # a TypeError if it cannot be hashed or weakly referenced
+        pass
+    try:
+        signature = inspect.signature(value)
+    except (ValueError, TypeError):
+        signature = None
+    with contextlib.suppress(TypeError):
+        _signatures[value] = signature
+    return signature
+
+
+def _name(value: object) -> str:
+    return str(getattr(value, "__qualname__", None) or repr(value))
