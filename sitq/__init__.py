@@ -2,84 +2,104 @@
 
     from sitq import SQLiteBackend, TaskQueue, Worker
 
-The names below are the public ones; each is documented where it is defined.
+Each public name is loaded from the module that defines it when it is first asked for. So
+`import sitq.protocol` loads the pure core and nothing else: no event loop, no database.
 """
 
-from sitq.backends.base import Backend
-from sitq.backends.memory import MemoryBackend
-from sitq.backends.sqlite import SQLiteBackend
-from sitq.core import Result, TaskId, TaskStatus
-from sitq.exceptions import (
-    BackendClosedError,
-    BackendError,
-    BackendInUseError,
-    CommitUnknownError,
-    EnqueueUnknown,
-    FileRefusedError,
-    ForeignFileError,
-    NetworkFileSystemError,
-    NewerSchemaError,
-    NoEventLoopError,
-    NotADatabaseError,
-    ResultTimeout,
-    SerializationError,
-    SitqError,
-    StoreBusyError,
-    StoreError,
-    TaskCancelled,
-    TaskConflictError,
-    TaskError,
-    TaskFailed,
-    TaskNotFoundError,
-    ValidationError,
-    WorkerError,
-    WorkerRunningError,
-)
-from sitq.queue import TaskQueue
-from sitq.serialization import CloudpickleSerializer, Serializer
-from sitq.sync import SyncTaskQueue
-from sitq.task import Options, Retry, Task
-from sitq.worker import Worker
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a type checker sees of the table below
+    from sitq.backends.base import Backend as Backend
+    from sitq.backends.memory import MemoryBackend as MemoryBackend
+    from sitq.backends.sqlite import SQLiteBackend as SQLiteBackend
+    from sitq.core import Result as Result, TaskId as TaskId, TaskStatus as TaskStatus
+    from sitq.exceptions import (
+        BackendClosedError as BackendClosedError,
+        BackendError as BackendError,
+        BackendInUseError as BackendInUseError,
+        CommitUnknownError as CommitUnknownError,
+        EnqueueUnknown as EnqueueUnknown,
+        FileRefusedError as FileRefusedError,
+        ForeignFileError as ForeignFileError,
+        NetworkFileSystemError as NetworkFileSystemError,
+        NewerSchemaError as NewerSchemaError,
+        NoEventLoopError as NoEventLoopError,
+        NotADatabaseError as NotADatabaseError,
+        ResultTimeout as ResultTimeout,
+        SerializationError as SerializationError,
+        SitqError as SitqError,
+        StoreBusyError as StoreBusyError,
+        StoreError as StoreError,
+        TaskCancelled as TaskCancelled,
+        TaskConflictError as TaskConflictError,
+        TaskError as TaskError,
+        TaskFailed as TaskFailed,
+        TaskNotFoundError as TaskNotFoundError,
+        ValidationError as ValidationError,
+        WorkerError as WorkerError,
+        WorkerRunningError as WorkerRunningError,
+    )
+    from sitq.queue import TaskQueue as TaskQueue
+    from sitq.serialization import (
+        CloudpickleSerializer as CloudpickleSerializer,
+        Serializer as Serializer,
+    )
+    from sitq.sync import SyncTaskQueue as SyncTaskQueue
+    from sitq.task import Options as Options, Retry as Retry, Task as Task
+    from sitq.worker import Worker as Worker
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Backend",
-    "BackendClosedError",
-    "BackendError",
-    "BackendInUseError",
-    "CloudpickleSerializer",
-    "CommitUnknownError",
-    "EnqueueUnknown",
-    "FileRefusedError",
-    "ForeignFileError",
-    "MemoryBackend",
-    "NetworkFileSystemError",
-    "NewerSchemaError",
-    "NoEventLoopError",
-    "NotADatabaseError",
-    "Options",
-    "Result",
-    "ResultTimeout",
-    "Retry",
-    "SQLiteBackend",
-    "SerializationError",
-    "Serializer",
-    "SitqError",
-    "StoreBusyError",
-    "StoreError",
-    "SyncTaskQueue",
-    "Task",
-    "TaskCancelled",
-    "TaskConflictError",
-    "TaskError",
-    "TaskFailed",
-    "TaskId",
-    "TaskNotFoundError",
-    "TaskQueue",
-    "TaskStatus",
-    "ValidationError",
-    "Worker",
-    "WorkerError",
-    "WorkerRunningError",
-]
+_NAMES = {
+    "sitq.backends.base": ("Backend",),
+    "sitq.backends.memory": ("MemoryBackend",),
+    "sitq.backends.sqlite": ("SQLiteBackend",),
+    "sitq.core": ("Result", "TaskId", "TaskStatus"),
+    "sitq.exceptions": (
+        "BackendClosedError",
+        "BackendError",
+        "BackendInUseError",
+        "CommitUnknownError",
+        "EnqueueUnknown",
+        "FileRefusedError",
+        "ForeignFileError",
+        "NetworkFileSystemError",
+        "NewerSchemaError",
+        "NoEventLoopError",
+        "NotADatabaseError",
+        "ResultTimeout",
+        "SerializationError",
+        "SitqError",
+        "StoreBusyError",
+        "StoreError",
+        "TaskCancelled",
+        "TaskConflictError",
+        "TaskError",
+        "TaskFailed",
+        "TaskNotFoundError",
+        "ValidationError",
+        "WorkerError",
+        "WorkerRunningError",
+    ),
+    "sitq.queue": ("TaskQueue",),
+    "sitq.serialization": ("CloudpickleSerializer", "Serializer"),
+    "sitq.sync": ("SyncTaskQueue",),
+    "sitq.task": ("Options", "Retry", "Task"),
+    "sitq.worker": ("Worker",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'sitq' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -13,10 +13,10 @@ Ops submitted together are one group. A group is never split over two transactio
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
+from sitq.protocol.message import message
 from sitq.protocol.ops import Enqueue, Op, Outcome
 
 MAX_BATCH: Final = 500
@@ -34,8 +34,8 @@ class Blame(Enum):
     """It was cut off inside COMMIT: all of it is stored, or none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+@message
+class Group(NamedTuple):
     """Ops of one caller, answered together."""
 
     ticket: int
@@ -49,26 +49,26 @@ class Group:
 # -- events ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+@message
+class Submitted(NamedTuple):
     groups: tuple[Group, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+@message
+class Committed(NamedTuple):
     batch_id: int
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CommitFailed:
+@message
+class CommitFailed(NamedTuple):
     batch_id: int
     error: Exception
     blame: Blame
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRequested:
+@message
+class CloseRequested(NamedTuple):
     pass
 
 
@@ -77,38 +77,38 @@ CommitEvent: TypeAlias = Submitted | Committed | CommitFailed | CloseRequested
 # -- effects ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+@message
+class Commit(NamedTuple):
     """Apply *ops* in one transaction; answered by `Committed` or `CommitFailed`."""
 
     batch_id: int
     ops: tuple[Op, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+@message
+class Resolve(NamedTuple):
     ticket: int
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+@message
+class Reject(NamedTuple):
     """Nothing of this group was stored; if *error* is None, the backend has been closed."""
 
     ticket: int
     error: Exception | None
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+@message
+class Doubt(NamedTuple):
     """Whether this group was stored is not known."""
 
     ticket: int
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+@message
+class Close(NamedTuple):
     """All that was submitted has been answered."""
 
 

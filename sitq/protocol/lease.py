@@ -21,8 +21,9 @@ This machine runs in a thread of its own, so that no busy event loop can lose a 
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
+from sitq.protocol.message import message
 from sitq.protocol.ops import (
     Op,
     Outcome,
@@ -88,42 +89,42 @@ class LeaseConfig:
 # -- events ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+@message
+class Started(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
+@message
+class Entered(NamedTuple):
     """This life has a name, and its liveness lock is held."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+@message
+class Applied(NamedTuple):
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ApplyFailed:
+@message
+class ApplyFailed(NamedTuple):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+@message
+class Probed(NamedTuple):
     """The peers whose liveness lock was found free: their process is dead."""
 
     dead: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveRequested:
+@message
+class LeaveRequested(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+@message
+class Tick(NamedTuple):
     pass
 
 
@@ -132,75 +133,75 @@ LeaseEvent: TypeAlias = Started | Entered | Applied | ApplyFailed | Probed | Lea
 # -- effects ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Enter:
+@message
+class Enter(NamedTuple):
     """Choose a new worker id and take its liveness lock; answered by `Entered`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+@message
+class Apply(NamedTuple):
     """Apply *ops* in one transaction; answered by `Applied` or `ApplyFailed`."""
 
     ops: tuple[Op, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+@message
+class Probe(NamedTuple):
     """Find out which of these workers' liveness locks are free; answered by `Probed`."""
 
     worker_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+@message
+class Hold(NamedTuple):
     """Tell the worker that it holds its lease until *until*, on this machine's clock."""
 
     worker_id: str
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class LetGo:
+@message
+class LetGo(NamedTuple):
     """Tell the worker that nothing it reserved under this id is its own any more."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskToStop:
+@message
+class AskToStop(NamedTuple):
     """Tell the worker that callers want these tasks cancelled."""
 
     keys: tuple[TaskKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+@message
+class Wake(NamedTuple):
     """Tell the worker that tasks have come back to the queues."""
 
 
-@dataclass(frozen=True, slots=True)
-class Complain:
+@message
+class Complain(NamedTuple):
     """Storage could not be reached for the upkeep of the lease; it is tried again."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+@message
+class Leave(NamedTuple):
     """Give up the liveness lock of this life."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+@message
+class Sweep(NamedTuple):
     """Remove the liveness locks of these workers: they have been rescued."""
 
     worker_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+@message
+class Stop(NamedTuple):
     pass
 
 
@@ -300,11 +301,11 @@ class LeaseMachine:
             case Unpark():
                 assert isinstance(outcome, Unparked)
                 self._due.discard(LeaseTimer.UPKEEP)
-                if outcome.count:
+                if outcome.tasks:
                     effects.append(Wake())
             case Prune():
                 assert isinstance(outcome, Pruned)
-                if outcome.count == op.limit:  # there is more: go on, but let others in between
+                if outcome.tasks == op.limit:  # there is more: go on, but let others in between
                     self._timers.pull_in(LeaseTimer.UPKEEP, now + WATCH_EVERY)
             case _:
                 assert isinstance(op, Retire)

@@ -9,10 +9,10 @@ reserves afresh, and what the lost answer named comes back when its worker retir
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from sitq.protocol.lifecycle import TaskState
+from sitq.protocol.message import message
 
 
 class TaskKey(NamedTuple):
@@ -37,8 +37,8 @@ class Moment(NamedTuple):
 # -- what a task carries ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+@message
+class RetryPolicy(NamedTuple):
     """How often a task may fail, and how long to wait in between (seconds)."""
 
     attempts: int = 1
@@ -48,12 +48,12 @@ class RetryPolicy:
     jitter: float = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPolicy:
+@message
+class TaskPolicy(NamedTuple):
     """The rules of one task that its worker needs while it runs."""
 
     timeout: float | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = RetryPolicy()
     max_crashes: int = 3
 
 
@@ -61,8 +61,8 @@ NO_POLICY: Final = TaskPolicy()
 """What most tasks have; stored as nothing at all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+@message
+class NewTask(NamedTuple):
     """A task as it is enqueued. Without *run_at_ms* it is due *delay_ms* from now."""
 
     id: str
@@ -75,8 +75,8 @@ class NewTask:
     policy: TaskPolicy = NO_POLICY
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+@message
+class Failure(NamedTuple):
     """What went wrong, as text: it never needs the exception's class to be read."""
 
     error: str
@@ -85,8 +85,8 @@ class Failure:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+@message
+class Reservation(NamedTuple):
     """A task in a worker's hands."""
 
     key: TaskKey
@@ -100,35 +100,35 @@ class Reservation:
 # -- verdicts: what becomes of a task that was running ----------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+@message
+class Completed(NamedTuple):
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+@message
+class Failed(NamedTuple):
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class RetryIn:
+@message
+class RetryIn(NamedTuple):
     delay: float
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+@message
+class Released(NamedTuple):
     """Handed back unharmed: the attempt is not charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+@message
+class Parked(NamedTuple):
     stamp: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Aborted:
+@message
+class Aborted(NamedTuple):
     """Stopped because a caller had asked for it."""
 
 
@@ -138,8 +138,8 @@ Verdict: TypeAlias = Completed | Failed | RetryIn | Released | Parked | Aborted
 # -- ops that write --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueue:
+@message
+class Enqueue(NamedTuple):
     """Store all of *tasks* or none.
 
     *may_exist* says that a caller chose an id, which may be there already.
@@ -149,8 +149,8 @@ class Enqueue:
     may_exist: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
+@message
+class Reserve(NamedTuple):
     """Give up to *limit* tasks of *queues* to a worker that is registered."""
 
     worker_id: str
@@ -158,8 +158,8 @@ class Reserve:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+@message
+class Settle(NamedTuple):
     """Say what became of an attempt; refused unless the worker still holds it."""
 
     key: TaskKey
@@ -168,13 +168,13 @@ class Settle:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+@message
+class Cancel(NamedTuple):
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+@message
+class Register(NamedTuple):
     """Begin a worker's lease. One worker id is one life of one worker."""
 
     worker_id: str
@@ -185,21 +185,21 @@ class Register:
     lease_for: float
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+@message
+class Renew(NamedTuple):
     worker_id: str
     lease_for: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+@message
+class Retire(NamedTuple):
     """End a worker's lease; what it still holds goes back uncharged."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rescue:
+@message
+class Rescue(NamedTuple):
     """Take back the tasks of workers that are dead, and charge each with a crash.
 
     Dead are those in *worker_ids*, and those whose lease has run out.
@@ -208,15 +208,15 @@ class Rescue:
     worker_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unpark:
+@message
+class Unpark(NamedTuple):
     """Put parked tasks that bear one of *stamps* back into their queues."""
 
     stamps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Prune:
+@message
+class Prune(NamedTuple):
     """Forget up to *limit* tasks that ended *older_than* seconds ago or more."""
 
     older_than: float
@@ -231,22 +231,22 @@ WriteOp: TypeAlias = (
 # -- ops that read ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+@message
+class Fetch(NamedTuple):
     """Tell how tasks stand."""
 
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+@message
+class Watch(NamedTuple):
     """Tell a worker of its peers, and of its tasks that a caller wants cancelled."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+@message
+class Count(NamedTuple):
     """Count the tasks by queue and state."""
 
 
@@ -257,39 +257,39 @@ Op: TypeAlias = WriteOp | ReadOp
 # -- outcomes --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+@message
+class Enqueued(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+@message
+class Conflict(NamedTuple):
     """Nothing was stored: *task_id* is taken by a task with another payload."""
 
     task_id: str
     state: TaskState
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+@message
+class Reserved(NamedTuple):
     """*next_due_in* is None while more tasks may be waiting, or when nothing is scheduled."""
 
     tasks: tuple[Reservation, ...]
     next_due_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unregistered:
+@message
+class Unregistered(NamedTuple):
     """Refused: this worker's lease has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+@message
+class Settled(NamedTuple):
     applied: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+@message
+class Cancelled(NamedTuple):
     """*was* is the state before, None if there is no such task.
 
     A running task is only asked to stop; *holder* then says which worker runs it.
@@ -300,39 +300,39 @@ class Cancelled:
     key: TaskKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+@message
+class Registered(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+@message
+class Renewed(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Retired:
+@message
+class Retired(NamedTuple):
     released: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rescued:
+@message
+class Rescued(NamedTuple):
     workers: tuple[str, ...]
     tasks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unparked:
-    count: int
+@message
+class Unparked(NamedTuple):
+    tasks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    count: int
+@message
+class Pruned(NamedTuple):
+    tasks: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
+@message
+class TaskRow(NamedTuple):
     """How a task stands, without its payload."""
 
     id: str
@@ -351,15 +351,15 @@ class TaskRow:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+@message
+class Fetched(NamedTuple):
     """The rows that were found, by id."""
 
     rows: Mapping[str, TaskRow]
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+@message
+class Watched(NamedTuple):
     """*peers* are the other workers; *expired* says whether one of them let its lease run out."""
 
     peers: tuple[str, ...]
@@ -367,8 +367,8 @@ class Watched:
     cancelled: tuple[TaskKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+@message
+class Counted(NamedTuple):
     """(queue, state, number of tasks), in that order."""
 
     rows: tuple[tuple[str, TaskState, int], ...]

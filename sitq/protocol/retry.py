@@ -4,10 +4,10 @@
 attempt; a shutdown, an unreadable payload and a worker's death do not.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
+from sitq.protocol.message import message
 from sitq.protocol.ops import (
     Aborted,
     Completed,
@@ -37,28 +37,28 @@ class Why(StrEnum):
 # -- endings: what the driver reports --------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+@message
+class Returned(NamedTuple):
     """The function returned; *value* is its result, serialised."""
 
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+@message
+class Raised(NamedTuple):
     """The function raised; *retryable* is False where running it again cannot help."""
 
     failure: Failure
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+@message
+class Interrupted(NamedTuple):
     """The function was stopped before it ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+@message
+class Unreadable(NamedTuple):
     """The payload bears a *stamp* that this worker does not read; nothing was run."""
 
     stamp: str

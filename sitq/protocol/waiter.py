@@ -10,11 +10,11 @@ and without hints after pauses that grow from `QUICKEST` to `SLOWEST`: a lost hi
 pause, not the result.
 """
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from sitq.protocol.lifecycle import FINAL
+from sitq.protocol.message import message
 from sitq.protocol.ops import TaskRow
 
 QUICKEST: Final = 0.005
@@ -29,50 +29,50 @@ class WaiterState(Enum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True)
-class WaitStarted:
+@message
+class WaitStarted(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Hinted:
+@message
+class Hinted(NamedTuple):
     """The task may have ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+@message
+class Answered(NamedTuple):
     """The store's answer to `Ask`: the row, None if it has none under this id."""
 
     row: TaskRow | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+@message
+class Tick(NamedTuple):
     pass
 
 
 WaiterEvent: TypeAlias = WaitStarted | Hinted | Answered | Tick
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+@message
+class Ask(NamedTuple):
     """Look at the task in the store; answered by `Answered`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+@message
+class Deliver(NamedTuple):
     """It has ended."""
 
     row: TaskRow
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+@message
+class GiveUp(NamedTuple):
     """It has not ended in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+@message
+class Miss(NamedTuple):
     """There is no such task, and no time limit to wait for it to appear."""
 
 

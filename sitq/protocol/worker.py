@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from heapq import heappop, heappush
-from typing import Final, TypeAlias, assert_never
+from typing import Final, NamedTuple, TypeAlias, assert_never
 
+from sitq.protocol.message import message
 from sitq.protocol.ops import (
     Op,
     Outcome,
@@ -69,40 +70,40 @@ class WorkerConfig:
 # -- events ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+@message
+class Started(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseHeld:
+@message
+class LeaseHeld(NamedTuple):
     """The lease of this life is good for *remaining* seconds from now."""
 
     worker_id: str
     remaining: float
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
+@message
+class LeaseLost(NamedTuple):
     """Nothing that was reserved under this id is this worker's any more."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+@message
+class StopAsked(NamedTuple):
     """Callers want these tasks cancelled."""
 
     keys: tuple[TaskKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Woken:
+@message
+class Woken(NamedTuple):
     """Something may have become due sooner than this worker thinks."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskEnded:
+@message
+class TaskEnded(NamedTuple):
     """*lingers* says that a thread was abandoned and still runs; it keeps its slot."""
 
     key: TaskKey
@@ -110,32 +111,32 @@ class TaskEnded:
     lingers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadReturned:
+@message
+class ThreadReturned(NamedTuple):
     """An abandoned thread has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+@message
+class Stored(NamedTuple):
     ticket: int
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFailed:
+@message
+class StoreFailed(NamedTuple):
     ticket: int
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+@message
+class StopRequested(NamedTuple):
     """*grace*: seconds until running tasks are interrupted; None waits for them."""
 
     grace: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
+@message
+class TurnEnded(NamedTuple):
     """All that became ready in this turn has been told; or the deadline has come."""
 
 
@@ -156,38 +157,38 @@ WorkerEvent: TypeAlias = (
 # -- effects ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+@message
+class Store(NamedTuple):
     """Apply *ops* in one transaction; answered by `Stored` or `StoreFailed`."""
 
     ticket: int
     ops: tuple[Op, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+@message
+class Execute(NamedTuple):
     """Run this task; answered by `TaskEnded`."""
 
     task: Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+@message
+class Interrupt(NamedTuple):
     """Stop this attempt; its `TaskEnded` is still awaited. The machine keeps the reason."""
 
     key: TaskKey
     why: Why
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+@message
+class Late(NamedTuple):
     """A verdict was refused: the attempt was no longer this worker's to settle."""
 
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+@message
+class Stop(NamedTuple):
     pass
 
 

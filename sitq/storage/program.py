@@ -8,22 +8,24 @@ how the simulator crashes between two statements.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from sitq.protocol.message import message
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+@message
+class Query(NamedTuple):
     """Run one statement; the program is sent its rows."""
 
     sql: str
     params: Sequence[Any] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+@message
+class Change(NamedTuple):
     """Run one statement once for each of *rows*.
 
     The program is sent one row, of one number: how many rows of the table were changed.
@@ -33,8 +35,8 @@ class Change:
     rows: Sequence[Sequence[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+@message
+class Commit(NamedTuple):
     """Make it last. A failure of this step leaves the outcome unknown to whoever asked."""
 
 
