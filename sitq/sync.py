@@ -239,7 +239,9 @@ class SyncTaskQueue:
     def _apply(self, op: Op) -> Outcome:
         with self._lock:
             try:
-                (outcome,) = self._open().apply([op])
+                store = self._open()
+                (outcome,) = store.apply([op])
+                store.tidy()
             except BatchError as error:
                 if error.blame is Blame.UNKNOWN:
                     raise in_doubt(error.error) from error
@@ -273,5 +275,16 @@ class SyncTaskQueue:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.backend, self.serializer, self._defaults)
+
     def __repr__(self) -> str:
         return f"SyncTaskQueue({self.backend!r})"
+
+
+def _again(backend: Backend, serializer: Serializer, defaults: Options) -> SyncTaskQueue:
+    """Make a queue with a connection of its own, in whichever process unpickles it."""
+    queue = SyncTaskQueue(backend, serializer)
+    queue._defaults = defaults  # noqa: SLF001
+    queue._desk = Desk(serializer, backend.max_payload, defaults)  # noqa: SLF001
+    return queue

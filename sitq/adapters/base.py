@@ -52,6 +52,9 @@ class Store(Protocol):
         """Apply *ops* in one transaction, or raise `BatchError`."""
         ...
 
+    def tidy(self) -> None:
+        """Do what can wait until the answer is out."""
+
     def close(self) -> None: ...
 
 

@@ -21,6 +21,9 @@ class MemoryStore:
         with self._lock:
             return self._model.apply(ops, self._moment())
 
+    def tidy(self) -> None:
+        """Nothing: memory is tidy."""
+
     def close(self) -> None:
         """Keep everything: it lives as long as the backend does."""
 

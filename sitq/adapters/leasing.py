@@ -113,7 +113,9 @@ class LeaseThread:
                 try:
                     if self._store is None:
                         self._store = self._open_store()
-                    return Applied(self._store.apply(ops))
+                    outcomes = self._store.apply(ops)
+                    self._store.tidy()
+                    return Applied(outcomes)
                 except BatchError as error:
                     return ApplyFailed(error.error)
                 except Exception as error:  # noqa: BLE001  # a store that cannot be opened now

@@ -92,6 +92,7 @@ class AiosqliteDriver:
             except BatchError as error:
                 answer = error
             self._loop.soon_from_thread(partial(done, answer))
+            self._store.tidy()
 
         self._db.submit(apply)
 

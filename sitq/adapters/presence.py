@@ -11,15 +11,19 @@ the parent.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 if sys.platform != "win32":  # which has no flock: there the lease alone decides
     import fcntl
+
+
+log: Final = logging.getLogger("sitq.lease")
 
 
 class Presence(Protocol):
@@ -58,11 +62,16 @@ class LockFiles:
         _held_here.add(self)
 
     def enter(self, worker_id: str) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._path(worker_id), flags, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._held[worker_id] = descriptor
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(self._path(worker_id), flags, 0o600)
+            self._held[worker_id] = descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # Without its file nobody takes this worker for dead, and its lease decides.
+            log.warning("no liveness lock in %s, the lease alone decides: %s", self._folder, error)
+            self.leave(worker_id)
 
     def leave(self, worker_id: str) -> None:
         self.sweep((worker_id,))  # before the lock is free: an empty place tells nobody anything
@@ -75,7 +84,8 @@ class LockFiles:
 
     def sweep(self, worker_ids: Sequence[str]) -> None:
         for worker_id in worker_ids:
-            self._path(worker_id).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path(worker_id).unlink()
 
     def _is_free(self, worker_id: str) -> bool:
         try:

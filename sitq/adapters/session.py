@@ -1,5 +1,6 @@
 """A backend at work in one event loop: opened on first use, and of no use to any other loop."""
 
+import os
 from collections.abc import Callable
 
 import anyio
@@ -32,6 +33,7 @@ class Session:
         self.reader = Committer(loop, self._drivers[1], lambda *_: None)
         self._opened = anyio.Event()
         self._error: Exception | None = None
+        self._pid = os.getpid()
         # One after the other: the first makes the file, or refuses it for both.
         self._drivers[0].begin_open(self._writer_opened)
 
@@ -47,7 +49,13 @@ class Session:
 
     @property
     def failed(self) -> bool:
+        """Whether the store could not be opened."""
         return self._error is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it can be replaced: its loop has ended, or belongs to the parent of a fork."""
+        return self._pid != os.getpid() or self.loop.is_over()
 
     async def opened(self) -> None:
         """Return once both connections are open; raise what kept them from it."""

@@ -13,6 +13,7 @@ import os
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -78,6 +79,7 @@ class SqliteStore:
         self._gate = needs_gate(sqlite3.sqlite_version_info)
         self._db: sqlite3.Connection | None = None
         self._sibling: sqlite3.Connection | None = None
+        _live.add(self)
 
     # -- opening -------------------------------------------------------------------------
 
@@ -160,9 +162,12 @@ class SqliteStore:
             raise BatchError(_translate(error, path), Blame.STORE) from error
         except Exception as error:  # what the ops hold may be at fault: a text, a number
             raise BatchError(error, Blame.OP) from error
-        if self._gate:
-            self._checkpoint(db)
         return outcomes
+
+    def tidy(self) -> None:
+        """Checkpoint, where SQLite must not do it by itself."""
+        if self._gate and _size(self._settings.path + "-wal") >= CHECKPOINT_AT:
+            self._checkpoint(self._connection())
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Return what *attempt* returns; while the file is busy, try again, then raise."""
@@ -190,26 +195,35 @@ class SqliteStore:
         second connection copies the pages meanwhile. No commit and no reset of the WAL can fall
         inside, and no reader is waited for.
         """
-        if _size(self._settings.path + "-wal") < CHECKPOINT_AT:
-            return
-        try:
+        # Whatever fails here, the WAL keeps what it has, and the next commit comes by again.
+        with contextlib.suppress(sqlite3.Error, SitqError):
             if self._sibling is None:
                 self._sibling = self._connect()
             db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return  # busy: whoever holds the lock comes by here next
-        try:
-            self._sibling.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
-        except sqlite3.OperationalError:
-            pass  # a full disk, say: the WAL keeps what it has, and the next commit tries again
-        finally:
-            db.execute("ROLLBACK")
+            try:
+                self._sibling.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            finally:
+                db.execute("ROLLBACK")
 
     def close(self) -> None:
         for db in (self._sibling, self._db):
             if db is not None and self._pid == os.getpid():
                 db.close()
         self._sibling = self._db = None
+
+
+_live: "weakref.WeakSet[SqliteStore]" = weakref.WeakSet()
+_carried_over: list[SqliteStore] = []
+
+
+def _after_fork() -> None:
+    # Not even closed may they be (sqlite.org/howtocorrupt.html, section 2.6), so they are kept
+    # from being collected.
+    _carried_over.extend(_live)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _CommitError(Exception):

@@ -33,6 +33,7 @@ class ThreadDriver:
             except BatchError as error:
                 answer = error
             self._loop.soon_from_thread(partial(done, answer))
+            store.tidy()
 
         self._work.put(apply)
 

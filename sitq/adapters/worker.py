@@ -22,7 +22,7 @@ from sitq.adapters import clocks
 from sitq.adapters.calls import Execution, Workbench
 from sitq.adapters.leasing import LeaseThread
 from sitq.adapters.session import Session
-from sitq.exceptions import SitqError
+from sitq.exceptions import BackendClosedError, SitqError
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
 from sitq.protocol.ops import Outcome, TaskKey
 from sitq.protocol.retry import Ending, Interrupted, Why
@@ -97,7 +97,7 @@ class WorkerDriver:
         self._ended = anyio.Event()
         self._run_execution = session.loop.guard(Execution.run)
         self._worker_id: str | None = None
-        self._bug: BaseException | None = None
+        self._error: BaseException | None = None
 
     async def run(self) -> None:
         """Run until stopped; if cancelled, stop at once and hand back what was running."""
@@ -142,8 +142,8 @@ class WorkerDriver:
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
                 await self._mail.wait()
             self._turn()
-        if self._bug is not None:
-            raise self._bug
+        if self._error is not None:
+            raise self._error
 
     def _turn(self) -> None:
         """Tell the machine all that has happened, and do what it says."""
@@ -177,9 +177,12 @@ class WorkerDriver:
                 execution = self._executions[task.key] = Execution(self._bench, task)
                 self._tasks.start_soon(self._execute, execution, name=task.name)
             case Interrupt(key, why):
-                if why is Why.LEASE_LOST:
-                    log.warning("interrupting task %s: its lease is lost", self._name(key))
-                self._executions[key].scope.cancel()
+                # It may have ended in this very turn, and only the machine not know it yet.
+                running = self._executions.get(key)
+                if running is not None:
+                    if why is Why.LEASE_LOST:
+                        log.warning("interrupting %s: its lease is lost", running.task.id)
+                    running.scope.cancel()
             case Late(task_id):
                 log.warning("task %s ended after its lease was lost; it runs elsewhere", task_id)
             case Stop():
@@ -199,7 +202,9 @@ class WorkerDriver:
             self.post(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
 
     def _answered(self, ticket: int, answer: tuple[Outcome, ...] | SitqError) -> None:
-        if isinstance(answer, SitqError):
+        if isinstance(answer, BackendClosedError):
+            self._fail(answer)
+        elif isinstance(answer, SitqError):
             log.warning("the store could not be reached, trying again: %s", answer)
             self.post(StoreFailed(ticket, answer))
         else:
@@ -229,9 +234,10 @@ class WorkerDriver:
     def _lease_ended(self, bug: BaseException | None) -> None:
         self._lease_is_over.set()
         if bug is not None:
-            self._bug = bug
-            self._stopped.set()
-            self._mail.set()
+            self._fail(bug)
 
-    def _name(self, key: TaskKey) -> str:
-        return self._executions[key].task.id
+    def _fail(self, error: BaseException) -> None:
+        """End the run with *error*: nothing more can be stored, or known to be ours."""
+        self._error = error
+        self._stopped.set()
+        self._mail.set()

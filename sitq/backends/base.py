@@ -50,6 +50,11 @@ class Backend(ABC):
         """Return the liveness locks of the workers on this backend."""
         return NoPresence()
 
+    @property
+    def is_usable_here(self) -> bool:
+        """Whether the running event loop, if there is one, can use this backend."""
+        return self._session is None or self._session.is_over or self._session.loop.is_current()
+
     async def connect(self) -> None:
         """Open the store, also after `close`. Raises `FileRefusedError` if it cannot be used."""
         self._closed = False
@@ -78,7 +83,7 @@ class Backend(ABC):
 
     def _begin_session(self) -> Session:
         loop = current_loop()
-        if self._session is not None and not self._session.loop.is_over():
+        if self._session is not None and not self._session.is_over:
             raise BackendInUseError(
                 f"{self!r} is at work in another event loop that still runs; make a backend of its"
                 " own for this one (several may share a file)"

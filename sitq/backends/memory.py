@@ -1,12 +1,17 @@
 """`MemoryBackend`: a queue that lives as long as its object, for tests and trials."""
 
+import itertools
+import os
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from sitq.adapters import clocks
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.inline import InlineDriver, MemoryStore
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
+from sitq.exceptions import BackendError
 from sitq.protocol.ops import Moment
 
 
@@ -28,6 +33,8 @@ class MemoryBackend(Backend):
     ) -> None:
         super().__init__(retention=retention, max_payload=max_payload)
         self._store = MemoryStore(moment)
+        self._number = next(_numbers)
+        _live[self._number] = self
 
     def open_store(self) -> Store:
         return self._store
@@ -35,5 +42,23 @@ class MemoryBackend(Backend):
     def make_driver(self, loop: Loop) -> Driver:
         return InlineDriver(loop, self._store)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (os.getpid(), self._number)
+
     def __repr__(self) -> str:
         return f"<MemoryBackend at {id(self):#x}>"
+
+
+_numbers = itertools.count(1)
+_live: "weakref.WeakValueDictionary[int, MemoryBackend]" = weakref.WeakValueDictionary()
+
+
+def _again(pid: int, number: int) -> MemoryBackend:
+    """Return the very backend that was pickled: it exists in its own process only."""
+    backend = _live.get(number) if pid == os.getpid() else None
+    if backend is None:
+        raise BackendError(
+            "a MemoryBackend lives in one process, and cannot be carried into another; use"
+            " SQLiteBackend('tasks.db') to share a queue between processes"
+        )
+    return backend

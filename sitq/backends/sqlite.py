@@ -1,6 +1,7 @@
 """`SQLiteBackend`: a queue in one file, for any number of processes on one host."""
 
 import os
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,7 @@ class SQLiteBackend(Backend):
             durability=durability,
             busy_timeout=validation.seconds("busy_timeout", busy_timeout),
         )
+        _live.add(self)
 
     @property
     def path(self) -> str:
@@ -76,8 +78,18 @@ class SQLiteBackend(Backend):
         return _again, (self._settings, self.retention, self.max_payload)
 
 
+_live: "weakref.WeakSet[SQLiteBackend]" = weakref.WeakSet()
+
+
 def _again(settings: SqliteSettings, retention: float | None, max_payload: int) -> SQLiteBackend:
-    """Make a backend on the same file, in whichever process unpickles it."""
+    """Return a backend on the same file, in whichever process it is unpickled.
+
+    A task that enqueues carries its queue along, and is unpickled for every run: it finds the
+    backend that is there already, rather than connecting anew.
+    """
+    for backend in list(_live):
+        if backend._settings == settings and backend.is_usable_here:  # noqa: SLF001
+            return backend
     return SQLiteBackend(
         settings.path,
         durability=settings.durability,

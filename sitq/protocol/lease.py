@@ -41,7 +41,7 @@ from sitq.protocol.ops import (
     Watch,
     Watched,
 )
-from sitq.protocol.timers import Timers
+from sitq.protocol.timers import Timers, growing_pause
 
 CLOCK_MARGIN: Final = 0.1
 """Of a lease: for clocks that do not run alike."""
@@ -51,8 +51,9 @@ WATCH_EVERY: Final = 1.0
 UPKEEP_EVERY: Final = 30.0
 PRUNE_LIMIT: Final = 1000
 """Rows in one transaction: some 10 ms, so that pruning never stalls a reserve for long."""
-RETRY_AFTER: Final = 0.5
-"""Seconds until a question that storage failed to answer is asked again."""
+FIRST_PAUSE: Final = 0.5
+"""Seconds until a question that storage failed to answer is asked again; doubled each time."""
+LONGEST_PAUSE: Final = 4.0
 LEAVE_WITHIN: Final = 5.0
 """Seconds a leaving worker tries to say so; its free liveness lock says it as well."""
 
@@ -226,6 +227,7 @@ class LeaseMachine:
         self._dead: tuple[str, ...] = ()
         self._left_behind: tuple[str, ...] = ()  # our own earlier lives
         self._entering = False
+        self._failures = 0  # in a row
         self._asking = False
         self._asked: tuple[Op, ...] = ()
         self._asked_at = 0.0
@@ -251,12 +253,15 @@ class LeaseMachine:
             case Applied(outcomes):
                 assert self._asking, "an answer that was not asked for"
                 self._asking = False
+                self._failures = 0
                 for op, outcome in zip(self._asked, outcomes, strict=True):
                     self._answered(op, outcome, effects, now)
             case ApplyFailed(error):
                 assert self._asking, "a failure of what was not asked for"
                 self._asking = False
-                self._timers.set(LeaseTimer.RETRY, now + RETRY_AFTER)
+                pause = growing_pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
+                self._failures += 1
+                self._timers.set(LeaseTimer.RETRY, now + pause)
                 effects.append(Complain(error))
             case Probed(dead):
                 self._dead = dead

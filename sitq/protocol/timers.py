@@ -1,4 +1,4 @@
-"""Named deadlines.
+"""Named deadlines, and pauses that grow.
 
 A handful of timers, each set or not. Time limits of single tasks are not timers: a worker
 keeps those in a heap.
@@ -45,3 +45,8 @@ class Timers(Generic[Name]):
 
     def next_deadline(self) -> float | None:
         return min(self._deadlines.values(), default=None)
+
+
+def growing_pause(failures: int, first: float, longest: float) -> float:
+    """Return the seconds to wait after so many *failures* in a row (0, 1, ...): doubled each time."""
+    return min(first * 2.0 ** min(failures, 30), longest)

@@ -35,7 +35,7 @@ from sitq.protocol.ops import (
     Unregistered,
 )
 from sitq.protocol.retry import Ending, Why, judge
-from sitq.protocol.timers import Timers
+from sitq.protocol.timers import Timers, growing_pause
 
 STORE_BACKOFF: Final = 0.2
 """Seconds until storage is asked again after its first failure; doubled for each further one."""
@@ -361,7 +361,7 @@ class WorkerMachine:
 
     def _store_failed(self, ops: tuple[Op, ...], now: float) -> None:
         """Keep the verdicts, and ask again later: no completed work is run again for this."""
-        pause = min(STORE_BACKOFF * 2**self._failures, LONGEST_BACKOFF)
+        pause = growing_pause(self._failures, STORE_BACKOFF, LONGEST_BACKOFF)
         self._failures += 1
         self._timers.set(WorkerTimer.RETRY, now + pause)
         for op in ops:
