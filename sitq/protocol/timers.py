@@ -35,11 +35,14 @@ class Timers(Generic[Name]):
     def is_set(self, name: Name) -> bool:
         return name in self._deadlines
 
+    def is_due(self, name: Name, now: float) -> bool:
+        deadline = self._deadlines.get(name)
+        return deadline is not None and deadline <= now
+
     def expire(self, now: float) -> Iterator[Name]:
         """Yield the timers whose time has come, in the order of their names; each is stopped."""
         for name in sorted(name for name, at in self._deadlines.items() if at <= now):
-            # Handling one timer may stop or move another.
-            if self._deadlines.get(name, now + 1) <= now:
+            if self.is_due(name, now):  # handling one timer may stop or move another
                 del self._deadlines[name]
                 yield name
 

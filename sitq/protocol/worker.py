@@ -330,7 +330,7 @@ class WorkerMachine:
     def _reserved(
         self, op: Reserve, outcome: Reserved, now: float, effects: list[WorkerEffect]
     ) -> None:
-        if op.worker_id != self._worker_id:
+        if op.worker_id != self._worker_id or self._timers.is_due(WorkerTimer.LEASE, now):
             return  # reserved by a life that is over, and rescued with it
         for task in outcome.tasks:
             if self.state is WorkerState.RUNNING:
