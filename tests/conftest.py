@@ -22,8 +22,8 @@ def anyio_backend(request):
 
 @pytest.fixture(autouse=True)
 def _no_test_hangs():
-    """Show where every thread stands, and end the run, if a test takes a minute."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    """Show where every thread stands, and end the run, if a test takes two minutes."""
+    faulthandler.dump_traceback_later(120, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 

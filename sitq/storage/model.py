@@ -158,11 +158,10 @@ class Model:
 
     # -- every move of a task ------------------------------------------------------------
 
-    def _move(self, task: _Task, move: Move) -> bool:
-        """Make *move* if the table allows it, and file the task under its new state."""
+    def _move(self, task: _Task, move: Move) -> None:
+        """Make *move*, and file the task under its new state."""
         state = advance(task.state, move)
-        if state is None:
-            return False
+        assert state is not None, f"{task.state} does not allow {move}"
         if task.state is TaskState.RUNNING:
             assert task.worker_id is not None
             del self._held[task.worker_id][task.seq]
@@ -170,7 +169,6 @@ class Model:
             del self._parked[task.seq]
         task.state = state
         self._file(task)
-        return True
 
     def _file(self, task: _Task) -> None:
         match task.state:
@@ -191,13 +189,9 @@ class Model:
             case _:
                 assert_never(task.state)
 
-    def _end(self, task: _Task, move: Move, now: Moment, reason: str | None = None) -> bool:
-        task.finished_ms = now.wall_ms
-        if not self._move(task, move):
-            task.finished_ms = None
-            return False
-        task.reason = reason
-        return True
+    def _end(self, task: _Task, move: Move, now: Moment, reason: str | None = None) -> None:
+        task.finished_ms, task.reason = now.wall_ms, reason
+        self._move(task, move)
 
     def _give_back(self, task: _Task, move: Move) -> None:
         """Undo the reserve; the attempt is not charged."""
@@ -240,19 +234,20 @@ class Model:
         if was is TaskState.RUNNING:
             task.cancel_asked = True
             return Cancelled(was, task.worker_id, task.key)
-        self._end(task, Move.CANCEL, now, "user")
+        if advance(was, Move.CANCEL) is not None:
+            self._end(task, Move.CANCEL, now, "user")
         return Cancelled(was)
 
     # -- reserve and settle --------------------------------------------------------------
 
     def _reserve(self, op: Reserve, now: Moment) -> Outcome:
-        if op.worker_id not in self._workers:
-            return Unregistered()
         for queue in op.queues:
             while (due := self._next(self._scheduled, queue, TaskState.SCHEDULED)) is not None:
                 if due.run_at_ms > now.wall_ms:
                     break
                 self._move(due, Move.PROMOTE)
+        if op.worker_id not in self._workers:
+            return Unregistered()
         tasks: list[Reservation] = []
         while len(tasks) < op.limit:
             firsts = [self._next(self._queued, queue, TaskState.QUEUED) for queue in op.queues]
@@ -281,12 +276,8 @@ class Model:
         """Return the first task of a queue that is still in *state*."""
         heap = heaps.get(queue, [])
         while heap:
-            rank, seq = heap[0]
-            task = self._tasks.get(seq)
-            stale = task is None or task.state is not state
-            if task is not None and state is TaskState.SCHEDULED and task.run_at_ms != rank:
-                stale = True  # its entry for an earlier time
-            if not stale:
+            task = self._tasks.get(heap[0][1])
+            if task is not None and task.state is state:
                 return task
             heappop(heap)
         return None
@@ -392,11 +383,17 @@ class Model:
     def _prune(self, op: Prune, now: Moment) -> Outcome:
         before = now.wall_ms - _ms(op.older_than)
         count = 0
+        newest: list[tuple[int, int]] = []
         while count < op.limit and self._ended and self._ended[0][0] <= before:
-            _, seq = heappop(self._ended)
+            finished_ms, seq = heappop(self._ended)
+            if seq == self._seq:
+                newest.append((finished_ms, seq))  # it stays, as the SQL says
+                continue
             task = self._tasks.pop(seq)
             del self._seq_of[task.new.id]
             count += 1
+        for entry in newest:
+            heappush(self._ended, entry)
         return Pruned(count)
 
     def _count(self) -> Outcome:

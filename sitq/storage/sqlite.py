@@ -13,7 +13,7 @@ The promises:
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, assert_never
 
 from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
 from sitq.protocol.ops import (
@@ -279,10 +279,12 @@ UNPARK: Final = f"""
 
 _IS_FINAL: Final = f"state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))})"
 
-# Served by sitq_tasks_ended.
+# Served by sitq_tasks_ended. The newest row stays: SQLite would give its number to the next
+# task, whose tokens would then be those of a task that was before.
 PRUNE: Final = f"""
     DELETE FROM sitq_tasks WHERE seq IN (
         SELECT seq FROM sitq_tasks WHERE {_IS_FINAL} AND finished_ms <= ?
+            AND seq <> (SELECT max(seq) FROM sitq_tasks)
         ORDER BY finished_ms LIMIT ?
     )
 """
@@ -488,6 +490,8 @@ def _verdict_changes(op: Settle, now: Moment) -> Iterable[tuple[str, tuple[Any, 
             return [(ABORT_IF_ASKED, (now.wall_ms,)), (RELEASE, ())]
         case Parked(stamp, text):
             return [(ABORT_IF_ASKED, (now.wall_ms,)), (PARK, (stamp, text))]
+        case _:
+            assert_never(op.verdict)
 
 
 # -- workers ---------------------------------------------------------------------------

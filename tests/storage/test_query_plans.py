@@ -1,0 +1,74 @@
+"""Every statement of the hot path is served by the index that was made for it."""
+
+import pytest
+
+from sitq.protocol.ops import Enqueue
+from sitq.storage import sqlite as st
+from tests.storage.runs import Sql, new_task, register
+
+QUEUED = "sitq_tasks_queued (queue=?)"
+SCHEDULED = "sitq_tasks_scheduled (queue=? AND run_at_ms<?)"
+HELD = "sitq_tasks_held (worker_id=?)"
+BY_SEQ = "INTEGER PRIMARY KEY (rowid=?)"
+BY_ID = "sqlite_autoindex_sitq_tasks_1 (id=?)"
+
+PLANS = {
+    "EXISTING": (st.EXISTING, [BY_ID]),
+    "FIND": (st.FIND, [BY_ID]),
+    "FETCH": (st.FETCH, [BY_ID]),
+    "CANCEL": (st.CANCEL, [BY_SEQ]),
+    "ASK_TO_STOP": (st.ASK_TO_STOP, [BY_SEQ]),
+    "PROMOTE": (st.PROMOTE, [BY_SEQ, SCHEDULED]),
+    "NEXT_DUE": (st.NEXT_DUE, ["sitq_tasks_scheduled (queue=?)"]),
+    "RESERVE": (st.reserve_statement(1), [BY_SEQ, QUEUED]),
+    "RESERVE from two": (st.reserve_statement(2), [BY_SEQ, QUEUED, QUEUED]),
+    "COMPLETE": (st.COMPLETE, [BY_SEQ]),
+    "FAIL": (st.FAIL, [BY_SEQ]),
+    "ABORT": (st.ABORT, [BY_SEQ]),
+    "ABORT_IF_ASKED": (st.ABORT_IF_ASKED, [BY_SEQ]),
+    "RETRY": (st.RETRY, [BY_SEQ]),
+    "RELEASE": (st.RELEASE, [BY_SEQ]),
+    "PARK": (st.PARK, [BY_SEQ]),
+    "STANDING": (st.STANDING, [BY_SEQ]),
+    "RESCUE_ABORT": (st.RESCUE_ABORT, ["sitq_tasks_asked (worker_id=?)"]),
+    "RESCUE_FAIL": (st.RESCUE_FAIL, [HELD]),
+    "RESCUE": (st.RESCUE, [HELD]),
+    "RETIRE_ABORT": (st.RETIRE_ABORT, ["sitq_tasks_asked (worker_id=?)"]),
+    "RETIRE_RELEASE": (st.RETIRE_RELEASE, [HELD]),
+    "ASKED_TO_STOP": (st.ASKED_TO_STOP, ["sitq_tasks_asked (worker_id=?)"]),
+    "UNPARK": (st.UNPARK, ["sitq_tasks_parked (parked_stamp=?)"]),
+    "PRUNE": (st.PRUNE, [BY_SEQ, "sitq_tasks_ended (finished_ms<?)", "SEARCH sitq_tasks"]),
+}
+
+
+@pytest.fixture(scope="module", params=["empty", "full of history, analysed"])
+def db(request):
+    sql = Sql()
+    if request.param != "empty":
+        for state in ("success", "failed", "queued", "scheduled", "parked"):
+            tasks = tuple(new_task(f"{state}{n}") for n in range(2000))
+            sql.apply([register(), Enqueue(tasks)])
+            ended = 1 if state in ("success", "failed") else None
+            sql.db.execute(
+                "UPDATE sitq_tasks SET state = ?, finished_ms = ? WHERE id LIKE ?",
+                (state, ended, f"{state}%"),
+            )
+        sql.db.execute("ANALYZE")
+    yield sql.db
+    sql.db.close()
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_statement_is_served_by_its_index(db, name) -> None:
+    statement, indexes = PLANS[name]
+    nothing = [None] * statement.count("?")
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", nothing)]
+
+    used = [step for step in plan if "sitq_tasks" in step]
+    assert [step for step in used if step.startswith("SCAN")] == []
+    assert len(used) == len(indexes), plan
+    for index in indexes:
+        assert any(index in step for step in used), plan
+    sorts = [step for step in plan if "TEMP B-TREE" in step]
+    # Only the merge of several queues sorts: a handful of rows, the best of each.
+    assert bool(sorts) == (name == "RESERVE from two"), plan
