@@ -1,13 +1,14 @@
 """`Worker`: runs the tasks of a backend's queues, on asyncio or trio, until it is stopped."""
 
 import os
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 import anyio
+from anyio.abc import TaskGroup
 
 from sitq import validation
 from sitq.adapters import clocks
@@ -63,10 +64,10 @@ class Worker:
         self.grace = None if grace is None else validation.seconds("grace", grace)
         self._running = False
         self._driver: WorkerDriver | None = None
-        self._starts = 0  # calls of start() that have not ended
+        self._starts: WeakSet[_Start] = WeakSet()  # calls of start() that have not ended
         self._was_started = False
-        self._stops: list[float | None] = []  # asked while no driver was there to hear them
-        self._context: AbstractAsyncContextManager[None] | None = None
+        self._early_stops: list[float | None] = []  # asked before the first start()
+        self._group: TaskGroup | None = None
 
     # -- starting --------------------------------------------------------------------------
 
@@ -91,34 +92,37 @@ class Worker:
 
     def _called(self, *, drain: bool) -> Coroutine[Any, Any, None]:
         # Noted here and not in the coroutine, which begins to run later: a stop() that comes in
-        # between is meant for this start, and must not be lost.
-        self._starts += 1
+        # between is meant for this start, and must not be lost. Only the coroutine holds the
+        # note, so one that never runs is forgotten.
+        start = _Start(drain, self._early_stops)
+        self._early_stops = []
         self._was_started = True
-        return self._run(drain=drain)
+        self._starts.add(start)
+        return self._run(start)
 
-    async def _run(self, *, drain: bool) -> None:
+    async def _run(self, start: "_Start") -> None:
+        if self._running:
+            raise WorkerRunningError(
+                "this worker is running already; await stop() first, or make another Worker on the"
+                " same backend"
+            )
+        if start.stops:
+            return
+        self._running = True
+        start.over = anyio.Event()
         try:
-            if self._running:
-                raise WorkerRunningError(
-                    "this worker is running already; await stop() first, or make another Worker on"
-                    " the same backend"
-                )
-            if not self._stops:
-                self._running = True
-                await self._drive(drain=drain)
+            await self._drive(start)
         finally:
-            self._starts -= 1
-            if self._driver is None:
-                self._running = False
-                self._stops.clear()
+            self._running = False
+            start.over.set()
 
-    async def _drive(self, *, drain: bool) -> None:
+    async def _drive(self, start: "_Start") -> None:
         driver = WorkerDriver(
             config=WorkerConfig(
                 queues=self.queues,
                 max_concurrency=self.max_concurrency,
                 poll_interval=self.poll_interval,
-                drain=drain,
+                drain=start.drain,
             ),
             lease=LeaseConfig(
                 host=clocks.host(),
@@ -132,7 +136,7 @@ class Worker:
             session=await self.backend.session(),
             serializer=self.serializer,
         )
-        for grace in self._stops:
+        for grace in start.stops:
             driver.stop(grace)
         self._driver = driver
         try:
@@ -156,14 +160,21 @@ class Worker:
         if self._driver is not None:
             self._driver.stop(limit)
             await self._driver.wait_ended()
-        elif self._starts or not self._was_started:
-            self._stops.append(limit)
+            return
+        starts = list(self._starts)
+        if not self._was_started:
+            self._early_stops.append(limit)
+        for start in starts:
+            start.stops.append(limit)
+        for start in starts:
+            if start.over is not None:  # it is connecting
+                await start.over.wait()
 
     async def __aenter__(self) -> Self:
         """Start in the background; raise at once if the backend cannot be used."""
         await self.backend.session()
-        self._context = self._in_background()
-        await self._context.__aenter__()
+        self._group = await anyio.create_task_group().__aenter__()
+        self._group.start_soon(self.start)
         return self
 
     async def __aexit__(
@@ -173,25 +184,46 @@ class Worker:
         traceback: TracebackType | None,
     ) -> bool | None:
         """Stop, with the worker's *grace*; at once if the block was left by an exception."""
-        context, self._context = self._context, None
-        assert context is not None
+        group, self._group = self._group, None
+        assert group is not None
+        error = exc
+        if exc is None:
+            try:
+                await self.stop()
+            except BaseException as raised:  # noqa: BLE001  # the task group has the last word
+                error = raised
+        elif not _holds_cancellation(exc):
+            # It is the caller's, and leaves the block as it is; a task group would wrap it.
+            group.cancel_scope.cancel()
+            error = None
         try:
-            return await context.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # A task group wraps what is raised in it; the caller raised it in a plain block.
-            causes = list(group.exceptions)
+            swallowed = await group.__aexit__(
+                type(error) if error is not None else None, error, traceback
+            )
+        except BaseExceptionGroup as raised_together:
+            causes = list(raised_together.exceptions)
             if len(causes) > 1:
                 raise
-            if causes[0] is exc:
-                return False
             raise causes[0] from None
-
-    @asynccontextmanager
-    async def _in_background(self) -> AsyncGenerator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.start)
-            yield
-            await self.stop()
+        if error is not None and error is not exc and not swallowed:
+            raise error
+        return swallowed if error is exc else False
 
     def __repr__(self) -> str:
         return f"Worker({self.backend!r}, max_concurrency={self.max_concurrency})"
+
+
+class _Start:
+    """One call of `start()`, from then until it has ended."""
+
+    def __init__(self, drain: bool, stops: list[float | None]) -> None:
+        self.drain = drain
+        self.stops = stops  # asked since, while there was no driver to hear of them
+        self.over: anyio.Event | None = None  # there once it runs
+
+
+def _holds_cancellation(error: BaseException) -> bool:
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(cancelled) is not None
+    return isinstance(error, cancelled)

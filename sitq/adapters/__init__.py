@@ -5,11 +5,17 @@ committer     drives CommitMachine: group commit for all callers of one backend
 worker        drives WorkerMachine in a task group
 leasing       drives LeaseMachine in a thread of its own
 waiting       drives WaiterMachine inside one `get_result`
+session       a backend at work in one event loop
+hints         who wants to hear of what was committed here
 calls         runs one call: on the loop or in a thread, and turns all that can happen into text
 presence      liveness locks: files that the operating system unlocks when a process dies
 clocks        the only file that reads a clock
-sqlite        a queue file: opened, checked, locked, checkpointed
+ids           where ids are made
+sqlite_file   whether a path can hold a queue
+sqlite        one connection to a queue file: batches, patience, checkpoints
+current       which of the two loops below the caller runs in
 on_asyncio    the event loop's own calls, and SQLite through aiosqlite
 on_trio       the same for trio, and SQLite through a thread
+thread        a store in a thread of its own, for any loop
 inline        a store that answers at once, in memory
 """

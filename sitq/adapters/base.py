@@ -1,13 +1,11 @@
 """The seams: what applies a batch, and what an event loop must be able to do."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 from sitq.exceptions import (
     BackendClosedError,
     CommitUnknownError,
-    NoEventLoopError,
     SitqError,
     StoreError,
 )
@@ -106,19 +104,3 @@ class Loop(Protocol):
     def guard(self, function: F) -> F:
         """Keep a Ctrl-C of the user away from *function*, whoever runs it."""
         ...
-
-
-def current_loop() -> Loop:
-    """Return the event loop that the caller runs in. What it needs is imported here."""
-    if "trio" in sys.modules:
-        from sitq.adapters import on_trio
-
-        if on_trio.is_here():
-            return on_trio.TrioLoop()
-    from sitq.adapters import on_asyncio
-
-    if on_asyncio.is_here():
-        return on_asyncio.AsyncioLoop()
-    raise NoEventLoopError(
-        "this needs a running asyncio or trio event loop; without one use SyncTaskQueue"
-    )

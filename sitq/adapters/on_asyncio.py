@@ -71,7 +71,13 @@ class AiosqliteDriver:
 
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
         async def connect() -> None:
-            await self._db
+            try:
+                await self._db
+            finally:
+                # aiosqlite ends its thread if it could not connect; that thread still speaks to
+                # the loop, which may be over once the error is out.
+                if self._db.stopped is not None:
+                    await self._db.stopped
 
         def opened(task: asyncio.Task[None]) -> None:
             self._opening = None
@@ -110,7 +116,12 @@ class _Connection(aiosqlite.Connection):
 
     def __init__(self, connector: "Callable[[], object]", iter_chunk_size: int) -> None:
         super().__init__(connector, iter_chunk_size)  # type: ignore[arg-type]
+        self.stopped: asyncio.Future[object] | None = None
         self._thread.daemon = True  # a program that never closes us must still be able to end
+
+    def stop(self) -> "asyncio.Future[object] | None":
+        self.stopped = super().stop()
+        return self.stopped
 
     def submit(self, function: Callable[[], None]) -> None:
         self._tx.put_nowait((None, function))

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from sitq import validation
-from sitq.adapters.base import Driver, Loop, Store, current_loop
+from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.current import current_loop
 from sitq.adapters.presence import NoPresence, Presence
 from sitq.adapters.session import Session
 from sitq.adapters.thread import ThreadDriver
