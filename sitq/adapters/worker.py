@@ -102,6 +102,7 @@ class WorkerDriver:
     async def run(self) -> None:
         """Run until stopped; if cancelled, stop at once and hand back what was running."""
         hints = self._session.hints
+        error: BaseException | None = None
         try:
             with hints.of_work(partial(self.post, Woken())):
                 async with anyio.create_task_group() as self._tasks:
@@ -109,9 +110,14 @@ class WorkerDriver:
                     self.post(Started())
                     try:
                         await self._pump()
-                    except BaseException:
+                    except anyio.get_cancelled_exc_class():
                         await self._hand_back()
                         raise
+                    except BaseException as raised:  # noqa: BLE001  # raised again, below
+                        error = raised  # outside, where no task group wraps it
+                        await self._hand_back()
+            if error is not None:
+                raise error
         finally:
             self._lease.leave()
             try:
