@@ -21,6 +21,7 @@ from sitq.protocol.lease import (
     ApplyFailed,
     AskToStop,
     Complain,
+    Disowned,
     Enter,
     Entered,
     Hold,
@@ -68,6 +69,10 @@ class LeaseThread:
 
     def start(self) -> None:
         self._thread.start()
+
+    def disown(self, worker_id: str) -> None:
+        """Have this life ended, and another begun; from any thread."""
+        self._mail.put(Disowned(worker_id))
 
     def leave(self) -> None:
         """Ask the thread to retire the worker and end; from any thread."""

@@ -27,6 +27,7 @@ from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetG
 from sitq.protocol.ops import Outcome, TaskKey
 from sitq.protocol.retry import Ending, Interrupted, Why
 from sitq.protocol.worker import (
+    Disown,
     Execute,
     Interrupt,
     Late,
@@ -85,7 +86,7 @@ class WorkerDriver:
             LeaseMachine(lease),
             session.open_store,
             session.presence,
-            lambda news: session.loop.soon_from_thread(partial(self._lease_news, news)),
+            self._tell,
             lambda bug: session.loop.soon_from_thread(partial(self._lease_ended, bug)),
         )
         self._lease_is_over = anyio.Event()
@@ -97,6 +98,8 @@ class WorkerDriver:
         self._ended = anyio.Event()
         self._run_execution = session.loop.guard(Execution.run)
         self._worker_id: str | None = None
+        self._latest_hold: Hold | None = None  # written by the lease's thread
+        self._told_hold: Hold | None = None
         self._error: BaseException | None = None
 
     async def run(self) -> None:
@@ -155,6 +158,12 @@ class WorkerDriver:
         """Tell the machine all that has happened, and do what it says."""
         events, self._inbox = self._inbox, []
         self._mail = anyio.Event()
+        hold = self._latest_hold
+        if hold is not None and hold is not self._told_hold:
+            # The news itself may still be on its way, behind whatever blocked the loop until now;
+            # a lease that was renewed in time must not be judged by what was heard before.
+            self._told_hold = hold
+            events.insert(0, LeaseHeld(hold.worker_id, hold.until - clocks.lease_seconds()))
         now = anyio.current_time()
         for event in (*events, TurnEnded()):
             for effect in self._machine.receive(event, now):
@@ -189,6 +198,8 @@ class WorkerDriver:
                     if why is Why.LEASE_LOST:
                         log.warning("interrupting %s: its lease is lost", running.task.id)
                     running.scope.cancel()
+            case Disown(worker_id):
+                self._lease.disown(worker_id)
             case Late(task_id):
                 log.warning("task %s ended after its lease was lost; it runs elsewhere", task_id)
             case Stop():
@@ -218,12 +229,16 @@ class WorkerDriver:
 
     # -- news of the lease -----------------------------------------------------------------
 
+    def _tell(self, news: Hold | LetGo | AskToStop | Wake) -> None:
+        """Take the news, in the lease's thread."""
+        if isinstance(news, Hold):
+            self._latest_hold = news
+        self._session.loop.soon_from_thread(partial(self._lease_news, news))
+
     def _lease_news(self, news: Hold | LetGo | AskToStop | Wake) -> None:
         match news:
-            case Hold(worker_id, until):
-                # Only durations cross from one clock to another, and this one is taken now:
-                # the loop may have been blocked since the news left.
-                self.post(LeaseHeld(worker_id, until - clocks.lease_seconds()))
+            case Hold(worker_id):
+                self._mail.set()  # the turn that follows finds the latest
                 self._worker_id = worker_id
                 self._session.hints.hold(worker_id, lambda keys: self.post(StopAsked(keys)))
             case LetGo(worker_id):

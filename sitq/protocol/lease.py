@@ -120,6 +120,13 @@ class Probed(NamedTuple):
 
 
 @message
+class Disowned(NamedTuple):
+    """The worker has let go of this life; it must not be renewed."""
+
+    worker_id: str
+
+
+@message
 class LeaveRequested(NamedTuple):
     pass
 
@@ -129,7 +136,9 @@ class Tick(NamedTuple):
     pass
 
 
-LeaseEvent: TypeAlias = Started | Entered | Applied | ApplyFailed | Probed | LeaveRequested | Tick
+LeaseEvent: TypeAlias = (
+    Started | Entered | Applied | ApplyFailed | Probed | Disowned | LeaveRequested | Tick
+)
 
 # -- effects ---------------------------------------------------------------------------
 
@@ -265,6 +274,9 @@ class LeaseMachine:
                 effects.append(Complain(error))
             case Probed(dead):
                 self._dead = dead
+            case Disowned(worker_id):
+                if worker_id == self.worker_id and self.state is LeaseState.HOLDING:
+                    self._let_go(effects)
             case LeaveRequested():
                 self._leave(now, effects)
             case Tick():

@@ -181,6 +181,13 @@ class Interrupt(NamedTuple):
 
 
 @message
+class Disown(NamedTuple):
+    """Tell the lease's own machine that this worker lets go of it; another life begins."""
+
+    worker_id: str
+
+
+@message
 class Late(NamedTuple):
     """A verdict was refused: the attempt was no longer this worker's to settle."""
 
@@ -192,7 +199,7 @@ class Stop(NamedTuple):
     pass
 
 
-WorkerEffect: TypeAlias = Store | Execute | Interrupt | Late | Stop
+WorkerEffect: TypeAlias = Store | Execute | Interrupt | Disown | Late | Stop
 
 
 @dataclass(slots=True)
@@ -210,7 +217,8 @@ class WorkerMachine:
         self.state = WorkerState.NEW
         self._unit = unit
         self._timers: Timers[WorkerTimer] = Timers()
-        self._worker_id: str | None = None
+        self._worker_id: str | None = None  # of the life whose lease is held
+        self._over: str | None = None  # the last life that has ended
         self._running: dict[TaskKey, Running] = {}
         self._lingering = 0
         self._time_limits: list[tuple[float, TaskKey]] = []  # a heap; ended tasks are skipped
@@ -283,6 +291,8 @@ class WorkerMachine:
             self._settles.append(Settle(task.key, task.id, running.worker_id, verdict))
 
     def _lease_held(self, worker_id: str, remaining: float, now: float) -> None:
+        if worker_id == self._over or self.state is WorkerState.STOPPED:
+            return  # late news, or news that crossed with ours
         if self._worker_id != worker_id:
             self._worker_id = worker_id
             self._wants_tasks = True
@@ -291,10 +301,17 @@ class WorkerMachine:
     def _lease_lost(self, worker_id: str, effects: list[WorkerEffect]) -> None:
         if worker_id == self._worker_id:
             self._worker_id = None
+            self._over = worker_id
             self._timers.stop(WorkerTimer.LEASE)
         lost = [key for key, running in self._running.items() if running.worker_id == worker_id]
         self._interrupt(lost, Why.LEASE_LOST, effects)
         self._settles = [settle for settle in self._settles if settle.worker_id != worker_id]
+
+    def _disown(self, effects: list[WorkerEffect]) -> None:
+        """Let go of the lease on this side, and say so: the two sides must not differ."""
+        assert self._worker_id is not None
+        effects.append(Disown(self._worker_id))
+        self._lease_lost(self._worker_id, effects)
 
     def _stop_requested(self, grace: float | None, now: float) -> None:
         if self.state is WorkerState.STOPPED:
@@ -320,9 +337,10 @@ class WorkerMachine:
             else:
                 assert isinstance(op, Reserve)
                 self._reserving = False
-                if isinstance(outcome, Unregistered):
-                    # The lease has ended; its own machine will say so, and begin another.
-                    self._lease_lost(op.worker_id, effects)
+                if op.worker_id != self._worker_id:
+                    continue  # reserved by a life that is over, and rescued with it
+                if isinstance(outcome, Unregistered) or self._timers.is_due(WorkerTimer.LEASE, now):
+                    self._disown(effects)
                 else:
                     assert isinstance(outcome, Reserved)
                     self._reserved(op, outcome, now, effects)
@@ -330,8 +348,6 @@ class WorkerMachine:
     def _reserved(
         self, op: Reserve, outcome: Reserved, now: float, effects: list[WorkerEffect]
     ) -> None:
-        if op.worker_id != self._worker_id or self._timers.is_due(WorkerTimer.LEASE, now):
-            return  # reserved by a life that is over, and rescued with it
         for task in outcome.tasks:
             if self.state is WorkerState.RUNNING:
                 self._execute(task, op.worker_id, now, effects)
@@ -370,7 +386,8 @@ class WorkerMachine:
                 self._wants_tasks = True
             else:
                 assert isinstance(op, Settle)
-                self._settles.append(op)
+                if op.worker_id == self._worker_id:  # else the lease was lost meanwhile
+                    self._settles.append(op)
 
     # -- the rules at the end of a turn --------------------------------------------------
 
@@ -378,8 +395,7 @@ class WorkerMachine:
         for timer in self._timers.expire(now):
             match timer:
                 case WorkerTimer.LEASE:
-                    assert self._worker_id is not None
-                    self._lease_lost(self._worker_id, effects)
+                    self._disown(effects)
                 case WorkerTimer.GRACE:
                     self._interrupt(list(self._running), Why.SHUTDOWN, effects)
                 case WorkerTimer.POLL:

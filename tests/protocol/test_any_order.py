@@ -74,6 +74,12 @@ class AnyWorker(RuleBasedStateMachine):
                     assert key in self.running
                     assert key not in self.ordered, "an order is given once"
                     self.ordered[key] = why
+                case wo.Disown(worker_id):
+                    if worker_id == self.life:
+                        self.life = None
+                    lost = [key for key, w in self.unsettled.items() if w == worker_id]
+                    for key in lost:
+                        del self.unsettled[key]
                 case wo.Stop():
                     assert self.stop_asked
                     assert not self.running

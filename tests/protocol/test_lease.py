@@ -11,6 +11,7 @@ from sitq.protocol.lease import (
     ApplyFailed,
     AskToStop,
     Complain,
+    Disowned,
     Enter,
     Entered,
     Hold,
@@ -178,6 +179,15 @@ def test_a_worker_that_was_rescued_comes_back_under_a_new_id() -> None:
     _, effects = tick(machine, 10.0, Unregistered(), QUIET)
     assert effects == [LetGo("w1"), Leave("w1"), Enter()]
     assert machine.receive(Entered("w2"), 10.0) == [Apply((Rescue(("w1",)), register("w2")))]
+
+
+def test_a_lease_that_the_worker_has_let_go_of_is_not_renewed() -> None:
+    machine = holding()
+
+    assert machine.receive(Disowned("w0"), 0.5) == []  # an earlier one
+    assert machine.receive(Disowned("w1"), 0.5) == [LetGo("w1"), Leave("w1"), Enter()]
+    assert machine.receive(Disowned("w1"), 0.5) == []
+    assert machine.receive(Entered("w2"), 0.5) == [Apply((Rescue(("w1",)), register("w2")))]
 
 
 def test_an_answer_about_an_earlier_life_changes_nothing() -> None:

@@ -21,6 +21,7 @@ from sitq.protocol.ops import (
 )
 from sitq.protocol.retry import Interrupted, Raised, Returned, Why
 from sitq.protocol.worker import (
+    Disown,
     Execute,
     Interrupt,
     Late,
@@ -36,10 +37,10 @@ from sitq.protocol.worker import (
     TaskEnded,
     ThreadReturned,
     TurnEnded,
+    Woken,
     WorkerConfig,
     WorkerMachine,
     WorkerState,
-    Woken,
 )
 
 DISK = OSError("disk")
@@ -165,7 +166,10 @@ def test_a_reserve_by_a_worker_that_is_registered_no_more_loses_the_lease() -> N
     told = holding(1, max_concurrency=2)
     told.turn(Woken())
 
-    assert told.stored(Unregistered()) == [Interrupt(TaskKey(1, 1), Why.LEASE_LOST)]
+    assert told.stored(Unregistered()) == [
+        Disown("w"),
+        Interrupt(TaskKey(1, 1), Why.LEASE_LOST),
+    ]
     assert told.turn(Woken()) == []
     assert told.turn(LeaseHeld("w2", 27.0)) == [[reserve(1, "w2")]]
 
@@ -281,13 +285,15 @@ def test_a_lease_that_is_not_renewed_in_time_is_lost() -> None:
     told = holding(1)
 
     assert told.turn(now=26.9) == []
-    assert told.turn(now=27.0) == [Interrupt(TaskKey(1, 1), Why.LEASE_LOST)]
+    assert told.turn(now=27.0) == [Disown("w"), Interrupt(TaskKey(1, 1), Why.LEASE_LOST)]
+    assert told.turn(LeaseHeld("w", 27.0), now=27.1) == []  # it crossed with ours
+    assert told.turn(LeaseHeld("w2", 27.0), now=27.2) == []  # the interrupted one has its slot
 
 
 def test_what_is_answered_after_the_lease_has_ended_is_not_run() -> None:
     told = started()
 
-    assert told.stored(Reserved((task(1),)), now=27.0) == []
+    assert told.stored(Reserved((task(1),)), now=27.0) == [Disown("w")]
     assert told.machine.running == 0
 
 
