@@ -12,12 +12,14 @@ from sitq.adapters.waiting import wait_for_end
 from sitq.backends.base import Backend, checked_backend
 from sitq.core import Result, TaskId
 from sitq.exceptions import CommitUnknownError
-from sitq.protocol.ops import Cancel
+from sitq.protocol.ops import Cancel, Fetch
 from sitq.request import (
     Desk,
     awaited,
     cancelled,
+    checked_ids,
     checked_wait,
+    ended,
     enqueued,
     not_known,
     one_call,
@@ -234,6 +236,13 @@ class TaskQueue:
         session = await self.backend.session()
         end = await wait_for_end(task_id, limit, session.fetch, session.hints)
         return awaited(task_id, end)
+
+    async def get_results(self, task_ids: Iterable[str]) -> dict[str, Result]:
+        """Look once at many tasks; return how those ended that have, by id."""
+        fetch = Fetch(checked_ids(task_ids))
+        session = await self.backend.session()
+        (outcome,) = await session.reader.submit(fetch)
+        return ended(outcome)
 
     async def result(
         self,

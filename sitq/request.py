@@ -23,7 +23,7 @@ from sitq.exceptions import (
     ValidationError,
 )
 from sitq.protocol.lifecycle import FINAL
-from sitq.protocol.ops import Cancelled, Conflict, Enqueue, Enqueued, Outcome, TaskRow
+from sitq.protocol.ops import Cancelled, Conflict, Enqueue, Enqueued, Fetched, Outcome, TaskRow
 from sitq.protocol.waiter import Deliver, GiveUp, Miss
 from sitq.serialization import Serializer, unseal
 from sitq.task import Options, Task
@@ -135,6 +135,12 @@ def awaited(task_id: str, end: Deliver | GiveUp | Miss) -> Result | None:
             raise missing(task_id)
 
 
+def ended(outcome: Outcome) -> dict[str, Result]:
+    """Return the results of the tasks that were found, and have ended."""
+    assert isinstance(outcome, Fetched)
+    return {id_: to_result(row) for id_, row in outcome.rows.items() if row.state in FINAL}
+
+
 def to_result(row: TaskRow) -> Result:
     return Result(
         task_id=row.id,
@@ -168,6 +174,13 @@ def value_of(desk: Desk, task_id: str, timeout: float | None, result: Result | N
             result.traceback,
         )
     return desk.deserialize(result)
+
+
+def checked_ids(task_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the argument of `get_results`, checked."""
+    if isinstance(task_ids, str):
+        raise ValidationError(f"task_ids must be several ids, not the string {task_ids!r}")
+    return tuple(validation.text("a task id", task_id) for task_id in task_ids)
 
 
 def checked_wait(task_id: object, timeout: object) -> tuple[str, float | None]:

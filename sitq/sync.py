@@ -33,7 +33,9 @@ from sitq.request import (
     Desk,
     awaited,
     cancelled,
+    checked_ids,
     checked_wait,
+    ended,
     enqueued,
     not_known,
     one_call,
@@ -219,6 +221,10 @@ class SyncTaskQueue:
                 case _:
                     clocks.sleep_until(machine.next_deadline())
                     effects = machine.receive(Tick(), clocks.monotonic())
+
+    def get_results(self, task_ids: Iterable[str]) -> dict[str, Result]:
+        """Look once at many tasks; return how those ended that have, by id."""
+        return ended(self._apply(Fetch(checked_ids(task_ids))))
 
     def result(self, task_id: TaskId[T] | str, timeout: float | timedelta | None = None) -> T:
         """Wait until the task has ended; return what its function returned."""

@@ -1,0 +1,116 @@
+"""The commands and their options; each command's work is in a file of its own."""
+
+from pathlib import Path
+
+import click
+
+import sitq as package
+from sitq.cli import demo as demo_, doctor as doctor_, stats as stats_, worker as worker_
+from sitq.exceptions import SitqError
+
+
+class Commands(click.Group):
+    """Shows an error of sitq as its message: it says what to do, and a traceback does not."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SitqError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package.__version__, prog_name="sitq")
+def sitq() -> None:
+    """A durable task queue that lives inside an asyncio or trio program."""
+
+
+_trio = click.option("--trio", is_flag=True, help="Run on trio instead of asyncio.")
+_file = click.argument("file", type=click.Path(path_type=Path))
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@sitq.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False), required=False)
+@click.option("--file", default="sitq-demo.db", show_default=True, help="The queue file.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 32))
+@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--fresh", is_flag=True, help="Forget what an earlier demo has done.")
+@_trio
+def demo(
+    directory: str | None, file: str, workers: int, concurrency: int, fresh: bool, trio: bool
+) -> None:
+    """Examine every file below DIRECTORY, one durable task for each.
+
+    Without DIRECTORY it takes this Python's own standard library. Kill it at any point, and the
+    same command goes on where it was. It ends by comparing every result with a direct
+    computation.
+    """
+    raise SystemExit(
+        demo_.run(directory, file, workers=workers, slots=concurrency, fresh=fresh, trio=trio)
+    )
+
+
+@sitq.command("demo-worker", hidden=True)
+@_file
+@click.option("--concurrency", type=int, required=True)
+@_trio
+def demo_worker(file: Path, concurrency: int, trio: bool) -> None:
+    """Work on a demo's file until the standard input is closed."""
+    worker_.run_until_input_closes(str(file), slots=concurrency, trio=trio)
+
+
+@sitq.command()
+@click.argument("target", metavar="MODULE:OBJECT")
+@click.option("--app-dir", type=click.Path(exists=True, file_okay=False), help="Import from here.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Tasks at a time.")
+@click.option("--queues", help="The queues to serve, separated by commas.")
+@click.option("--poll-interval", type=float, help="Seconds between looks.")
+@click.option("--lease", type=float, help="Seconds that a lease lasts.")
+@click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds after SIGTERM.")
+@click.option("--drain", is_flag=True, help="End as soon as nothing is due.")
+@click.option("--log-level", default="INFO", show_default=True)
+@_trio
+def worker(
+    target: str,
+    app_dir: str | None,
+    concurrency: int | None,
+    queues: str | None,
+    poll_interval: float | None,
+    lease: float | None,
+    grace: float,
+    drain: bool,
+    log_level: str,
+    trio: bool,
+) -> None:
+    """Run the tasks of MODULE:OBJECT, a TaskQueue or a Worker.
+
+    The first SIGTERM or SIGINT lets running tasks end within --grace, the second hands them back
+    at once, the third kills. Exit codes: 0 stopped, 1 error, 2 wrong usage, 128 + n killed by
+    signal n. The current directory is not imported from, unless --app-dir says so.
+    """
+    options = {
+        "max_concurrency": concurrency,
+        "queues": None if queues is None else queues.split(","),
+        "poll_interval": poll_interval,
+        "lease_for": lease,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = worker_.load(target, app_dir, given)
+    worker_.run(chosen, grace=grace, drain=drain, log_level=log_level, trio=trio)
+
+
+@sitq.command()
+@_file
+@_json
+def stats(file: Path, as_json: bool) -> None:
+    """Count the tasks of FILE by queue and state, and list its workers."""
+    stats_.show(str(file), as_json=as_json)
+
+
+@sitq.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@_json
+def doctor(file: Path | None, as_json: bool) -> None:
+    """Examine the environment and the health of FILE; exit with 1 if something is wrong."""
+    raise SystemExit(doctor_.run(None if file is None else str(file), as_json=as_json))
