@@ -6,7 +6,7 @@ number of queues may share a backend.
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from sitq.adapters.waiting import wait_for_end
 from sitq.backends.base import Backend, checked_backend
@@ -221,7 +221,7 @@ class TaskQueue:
     async def get_result(
         self,
         task_id: str,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+        timeout: float | timedelta | None = None,
     ) -> Result | None:
         """Wait until the task has ended; return how, or None if it has not in time.
 
@@ -244,11 +244,15 @@ class TaskQueue:
         (outcome,) = await session.reader.submit(fetch)
         return ended(outcome)
 
+    @overload
+    async def result(self, task_id: TaskId[T], timeout: float | timedelta | None = None) -> T: ...
+    @overload
+    async def result(self, task_id: str, timeout: float | timedelta | None = None) -> Any: ...
     async def result(
         self,
-        task_id: TaskId[T] | str,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109
-    ) -> T:
+        task_id: str,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
         """Wait until the task has ended; return what its function returned.
 
         Raises:
@@ -258,8 +262,7 @@ class TaskQueue:
             TaskNotFoundError: no timeout was given, and the store has no such task.
         """
         task_id, limit = checked_wait(task_id, timeout)
-        result = await self.get_result(task_id, limit)
-        return cast("T", value_of(self._desk, task_id, limit, result))
+        return value_of(self._desk, task_id, limit, await self.get_result(task_id, limit))
 
     def deserialize_result(self, result: Result) -> Any:
         """Return the value that *result* holds.

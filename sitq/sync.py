@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from sitq.adapters import clocks
 from sitq.adapters.base import BatchError, Store, in_doubt, refused
@@ -226,10 +226,14 @@ class SyncTaskQueue:
         """Look once at many tasks; return how those ended that have, by id."""
         return ended(self._apply(Fetch(checked_ids(task_ids))))
 
-    def result(self, task_id: TaskId[T] | str, timeout: float | timedelta | None = None) -> T:
+    @overload
+    def result(self, task_id: TaskId[T], timeout: float | timedelta | None = None) -> T: ...
+    @overload
+    def result(self, task_id: str, timeout: float | timedelta | None = None) -> Any: ...
+    def result(self, task_id: str, timeout: float | timedelta | None = None) -> Any:
         """Wait until the task has ended; return what its function returned."""
         task_id, limit = checked_wait(task_id, timeout)
-        return cast("T", value_of(self._desk, task_id, limit, self.get_result(task_id, limit)))
+        return value_of(self._desk, task_id, limit, self.get_result(task_id, limit))
 
     def deserialize_result(self, result: Result) -> Any:
         """Return the value that *result* holds."""

@@ -23,7 +23,7 @@ from sitq.protocol.waiter import (
 
 async def wait_for_end(
     task_id: str,
-    timeout: float | None,  # noqa: ASYNC109  # the machine keeps the limit
+    timeout: float | None,
     fetch: Callable[[str], Awaitable[TaskRow | None]],
     hints: Hints,
 ) -> Deliver | GiveUp | Miss:

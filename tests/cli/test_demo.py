@@ -53,7 +53,8 @@ def test_killed_at_any_point_it_goes_on_where_it_was(shell, garden, seed) -> Non
 
 def test_a_ctrl_c_says_how_to_go_on(shell, garden) -> None:
     demo = shell.start("demo", garden, "--workers", "1", "--concurrency", "1")
-    while not (shell.folder / "sitq-demo.db").exists() or done(shell.folder) == 0:
+    assert demo.stdout.readline().startswith("300 files")  # all of them are enqueued
+    while done(shell.folder) == 0:
         time.sleep(0.02)
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=30)

@@ -1,0 +1,48 @@
+"""Every line that is marked must be refused, and no other."""
+
+from sitq import MemoryBackend, Retry, SyncTaskQueue, Task, TaskQueue, Worker
+
+queue = TaskQueue(MemoryBackend())
+sync = SyncTaskQueue(MemoryBackend())
+
+
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+async def greet(name: str) -> str:
+    return name
+
+
+@queue.task(retry=Retry(attempts=5))
+async def send(to: str) -> bytes:
+    return to.encode()
+
+
+@sync.task
+def size(path: str) -> int:
+    return len(path)
+
+
+async def main() -> None:
+    await queue.enqueue(add, "1")  # wrong: a str for an int
+    await queue.enqueue(add)  # wrong: an argument is missing
+    await queue.enqueue(add, 1, c=3)  # wrong: no such argument
+    await queue.enqueue(greet, 7)  # wrong: an int for a str
+    await queue.enqueue("add", 1)  # wrong: a name is no function
+    await queue.enqueue(add, 1, eta="tomorrow")  # wrong: a str for a datetime
+    await send.enqueue(7)  # wrong: an int for a str
+    await send.enqueue("Ann", "Bob")  # wrong: one too many
+    send.call()  # wrong: an argument is missing
+    queue.using(delay="soon")  # wrong: a str for seconds
+    queue.using(color="red")  # wrong: no such option
+    queue.task(retry=3)  # wrong: an int for a Retry
+    Task(add, "1")  # wrong: a str for an int
+    await queue.using(delay=1).enqueue(greet, 7)  # wrong: an int for a str
+    task_id = await queue.enqueue(greet, "Ann")
+    number: int = await queue.result(task_id)  # wrong: it is a str
+    sync.enqueue(add, "1")  # wrong: a str for an int
+    size.enqueue(7)  # wrong: an int for a str
+    TaskQueue("tasks.db")  # wrong: a path is no backend
+    Worker(MemoryBackend(), max_concurrency="4")  # wrong: a str for an int
+    print(number)
