@@ -40,7 +40,8 @@ async def main() -> None:
     Task(add, "1")  # wrong: a str for an int
     await queue.using(delay=1).enqueue(greet, 7)  # wrong: an int for a str
     task_id = await queue.enqueue(greet, "Ann")
-    number: int = await queue.result(task_id)  # wrong: it is a str
+    greeting = await queue.result(task_id)
+    number: int = greeting  # wrong: it is a str
     sync.enqueue(add, "1")  # wrong: a str for an int
     size.enqueue(7)  # wrong: an int for a str
     TaskQueue("tasks.db")  # wrong: a path is no backend
