@@ -47,10 +47,18 @@ class TaskConflictError(TaskError):
 
 
 class EnqueueUnknown(TaskError):
-    """The enqueue was cut off inside COMMIT: the task is stored, or it is not.
+    """The enqueue was cut off inside COMMIT: all of it is stored, or nothing is.
 
-    Enqueue it again under `task_id`: if it had been stored, that changes nothing.
+    Enqueue it again under the same ids: if it had been stored, that changes nothing. `task_ids`
+    has them in the order of the tasks; `task_id` is the first.
     """
+
+    def __init__(self, message: str, *task_ids: str) -> None:
+        super().__init__(message, task_ids[0])
+        self.task_ids = task_ids
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
+        return type(self), (str(self), *self.task_ids)
 
 
 class TaskFailed(TaskError):

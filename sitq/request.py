@@ -51,7 +51,7 @@ class Desk:
                     f"enqueue_many takes tasks, not {task!r}: make them with Task(function, ...)"
                     " or function.call(...)"
                 )
-            options = task.options or self.defaults
+            options = task.options(self.defaults)
             if changes:
                 options = options.using(**changes)
             may_exist |= options.task_id is not None
@@ -101,11 +101,13 @@ def enqueued(op: Enqueue, outcome: Outcome) -> list[TaskId[Any]]:
 
 
 def not_known(op: Enqueue, error: Exception) -> EnqueueUnknown:
-    task_id = op.tasks[0].id
-    return EnqueueUnknown(
-        f"{error}. Enqueue it again with using(task_id={task_id!r}): that is safe either way",
-        task_id,
-    )
+    first = op.tasks[0].id
+    again = f"Enqueue it again with using(task_id={first!r}): that is safe either way"
+    if len(op.tasks) > 1:
+        again = (
+            "Enqueue all of it again, each task with its id of task_ids: that is safe either way"
+        )
+    return EnqueueUnknown(f"{error}. {again}", *(task.id for task in op.tasks))
 
 
 def cancelled(task_id: str, outcome: Outcome) -> bool:

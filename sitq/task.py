@@ -172,14 +172,19 @@ class Task(Generic[T_co]):
         self.function = function
         self.args = args
         self.kwargs = kwargs
-        self.options: Options | None = getattr(function, "__sitq_options__", None)
+        self._own: Options | None = getattr(function, "__sitq_options__", None)
+        self._changes: OptionFields = {}
 
     def using(self, **options: Unpack[OptionFields]) -> Self:
-        """Return the same call with other options."""
+        """Return the same call with these options changed."""
+        (self._own or DEFAULTS).using(**options)  # so that a mistake shows here
         same = object.__new__(type(self))
-        same.function, same.args, same.kwargs = self.function, self.args, self.kwargs
-        same.options = (self.options or DEFAULTS).using(**options)
+        same.__dict__.update(self.__dict__, _changes={**self._changes, **options})
         return same
+
+    def options(self, defaults: Options) -> Options:
+        """Return the options of this call, where *defaults* are those of its queue."""
+        return (self._own or defaults).using(**self._changes)
 
     @property
     def name(self) -> str:

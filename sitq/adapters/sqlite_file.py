@@ -122,7 +122,7 @@ def _refuse_network(path: Path) -> None:
     if kind in _NETWORK:
         raise NetworkFileSystemError(
             f"{str(path)!r} lies on a network file system ({kind}), where SQLite's locks cannot be"
-            " trusted and commits can be lost; use a local disk, or Postgres for many machines"
+            " trusted and commits can be lost; use a local disk"
         )
 
 

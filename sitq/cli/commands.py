@@ -67,9 +67,14 @@ def demo_worker(file: Path, concurrency: int, trio: bool) -> None:
 @click.option("--queues", help="The queues to serve, separated by commas.")
 @click.option("--poll-interval", type=float, help="Seconds between looks.")
 @click.option("--lease", type=float, help="Seconds that a lease lasts.")
-@click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds after SIGTERM.")
+@click.option("--grace", type=float, help="Seconds after SIGTERM (default: the Worker's, or 30).")
 @click.option("--drain", is_flag=True, help="End as soon as nothing is due.")
-@click.option("--log-level", default="INFO", show_default=True)
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+)
 @_trio
 def worker(
     target: str,
@@ -78,7 +83,7 @@ def worker(
     queues: str | None,
     poll_interval: float | None,
     lease: float | None,
-    grace: float,
+    grace: float | None,
     drain: bool,
     log_level: str,
     trio: bool,
@@ -97,6 +102,8 @@ def worker(
     }
     given = {name: value for name, value in options.items() if value is not None}
     chosen = worker_.load(target, app_dir, given)
+    if grace is None:
+        grace = worker_.GRACE if chosen.grace is None else chosen.grace
     worker_.run(chosen, grace=grace, drain=drain, log_level=log_level, trio=trio)
 
 

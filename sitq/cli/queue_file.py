@@ -49,7 +49,7 @@ def counts(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
 
 
 def workers(db: sqlite3.Connection, path: str) -> list[dict[str, Any]]:
-    """Return what is known of each worker; *alive* is None where that cannot be told."""
+    """Return what is known of each worker; *alive* until it is certain that its process died."""
     presence = lock_files(path + "-workers")
     now = clocks.moment()
     rows = db.execute(

@@ -19,6 +19,8 @@ from sitq.queue import TaskQueue
 from sitq.sync import SyncTaskQueue
 from sitq.worker import Worker
 
+GRACE: Final = 30.0
+"""Seconds that running tasks have after the first signal, where nobody says otherwise."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
 

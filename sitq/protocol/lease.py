@@ -1,7 +1,8 @@
 """How a worker stays alive in the eyes of others, and finds the dead among them.
 
-    NEW --Started--> ENTERING --Entered--> REGISTERING --Registered--> HOLDING
-    HOLDING --renewal refused, or none in time--> ENTERING   (a new life, under a new id)
+    NEW --Started--> ENTERING --Entered--> REGISTERING --Registered--> LOOKING
+    LOOKING --the dead have been looked for and rescued--> HOLDING
+    LOOKING, HOLDING --renewal refused, or none in time--> ENTERING   (a new life, under a new id)
     any --LeaveRequested--> LEAVING --Retired, or no answer in time--> GONE
 
 A lease belongs to a worker, not to a task: one small row is renewed however many tasks run.
@@ -12,6 +13,8 @@ holds everything or nothing.
 The promises:
 - `Hold` is said only after storage has agreed, and for less time than storage has granted:
   counted from when the request left, less `CLOCK_MARGIN`. This worker lets go first.
+- A new life looks for the dead before it says `Hold`: what they left is there to be reserved
+  from the first moment.
 - A worker that let go never touches its old tasks again: it comes back under a new id.
 - A peer is rescued only if its liveness lock is free or its lease has run out, and the
   second is judged by storage, inside the transaction that acts on it.
@@ -62,9 +65,13 @@ class LeaseState(Enum):
     NEW = "new"
     ENTERING = "entering"
     REGISTERING = "registering"
+    LOOKING = "looking"
     HOLDING = "holding"
     LEAVING = "leaving"
     GONE = "gone"
+
+
+LIVING: Final = frozenset({LeaseState.LOOKING, LeaseState.HOLDING})
 
 
 class LeaseTimer(IntEnum):
@@ -234,6 +241,8 @@ class LeaseMachine:
         self._due: set[LeaseTimer] = set()
         self._rescue_due = False
         self._dead: tuple[str, ...] = ()
+        self._probing = False
+        self._until = 0.0  # of the lease
         self._left_behind: tuple[str, ...] = ()  # our own earlier lives
         self._entering = False
         self._failures = 0  # in a row
@@ -274,8 +283,9 @@ class LeaseMachine:
                 effects.append(Complain(error))
             case Probed(dead):
                 self._dead = dead
+                self._probing = False
             case Disowned(worker_id):
-                if worker_id == self.worker_id and self.state is LeaseState.HOLDING:
+                if worker_id == self.worker_id and self.state in LIVING:
                     self._let_go(effects)
             case LeaveRequested():
                 self._leave(now, effects)
@@ -284,6 +294,7 @@ class LeaseMachine:
             case _:
                 assert_never(event)
         self._run_timers(now, effects)
+        self._check_looked(effects)
         self._ask(now, effects)
         return effects
 
@@ -312,6 +323,7 @@ class LeaseMachine:
                 self._due.discard(LeaseTimer.WATCH)
                 self._rescue_due |= outcome.expired
                 if outcome.peers:
+                    self._probing = True
                     effects.append(Probe(outcome.peers))
                 if outcome.cancelled:
                     effects.append(AskToStop(outcome.cancelled))
@@ -334,18 +346,22 @@ class LeaseMachine:
         if now >= until:
             return  # the answer took longer than the lease: the timer below lets go
         if self.state is LeaseState.REGISTERING:
-            self.state = LeaseState.HOLDING
-            self._timers.set(LeaseTimer.WATCH, now)
-            self._timers.set(LeaseTimer.UPKEEP, now)
+            self.state = LeaseState.LOOKING
+            self._due |= {LeaseTimer.WATCH, LeaseTimer.UPKEEP}
+            self._timers.set(LeaseTimer.WATCH, now + WATCH_EVERY)
+            self._timers.set(LeaseTimer.UPKEEP, now + UPKEEP_EVERY)
         self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)
         self._timers.set(LeaseTimer.EXPIRE, until)
-        effects.append(Hold(worker_id, until))
+        self._until = until
+        if self.state is LeaseState.HOLDING:
+            effects.append(Hold(worker_id, until))
 
     def _let_go(self, effects: list[LeaseEffect]) -> None:
         """End this life. What it left behind is rescued when the next one registers."""
         assert self.worker_id is not None
         self._timers.clear()
         self._due.clear()
+        self._probing = False
         self._left_behind += (self.worker_id,)
         effects += [LetGo(self.worker_id), Leave(self.worker_id)]
         self.worker_id = None
@@ -368,6 +384,13 @@ class LeaseMachine:
         self._timers.set(LeaseTimer.QUIT, now + LEAVE_WITHIN)
 
     # -- the rules that hold in every state ----------------------------------------------
+
+    def _check_looked(self, effects: list[LeaseEffect]) -> None:
+        looked = LeaseTimer.WATCH not in self._due and not self._probing
+        if self.state is LeaseState.LOOKING and looked and not self._dead and not self._rescue_due:
+            assert self.worker_id is not None
+            self.state = LeaseState.HOLDING
+            effects.append(Hold(self.worker_id, self._until))
 
     def _run_timers(self, now: float, effects: list[LeaseEffect]) -> None:
         for timer in self._timers.expire(now):

@@ -161,7 +161,7 @@ class AnyWorker(RuleBasedStateMachine):
         if not self.running:
             return
         key = data.draw(st.sampled_from(sorted(self.running)))
-        task, worker_id = self.running.pop(key)
+        _, worker_id = self.running.pop(key)
         why = self.ordered.pop(key, None)
         interrupted = why is not None and data.draw(st.booleans())
         lingers = lingers and interrupted

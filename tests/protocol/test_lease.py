@@ -71,11 +71,10 @@ def holding(now=0.0, **config) -> LeaseMachine:
     machine = a_machine(**config)
     assert machine.receive(Started(), now) == [Enter()]
     assert machine.receive(Entered("w1"), now) == [Apply((register("w1"),))]
-    (hold, chores) = machine.receive(Applied((Registered(),)), now)
-    assert hold == Hold("w1", now + GOOD_FOR)
+    (chores,) = machine.receive(Applied((Registered(),)), now)
     answers = {Unpark: Unparked(0), Prune: Pruned(0), Watch: QUIET}
     outcomes = tuple(answers[type(op)] for op in chores.ops)
-    assert machine.receive(Applied(outcomes), now) == []
+    assert machine.receive(Applied(outcomes), now) == [Hold("w1", now + GOOD_FOR)]
     return machine
 
 
@@ -97,7 +96,6 @@ def test_a_life_begins_with_its_lock_then_its_row_and_only_then_a_lease() -> Non
     assert machine.receive(Started(), 5.0) == [Enter()]
     assert machine.receive(Entered("w1"), 5.0) == [Apply((register("w1"),))]
     assert machine.receive(Applied((Registered(),)), 6.0) == [
-        Hold("w1", 5.0 + GOOD_FOR),  # counted from when the request left
         Apply(
             (
                 Unpark(("pickle-5",)),
@@ -106,7 +104,37 @@ def test_a_life_begins_with_its_lock_then_its_row_and_only_then_a_lease() -> Non
             )
         ),
     ]
+    assert machine.receive(Applied((Unparked(0), Pruned(0), QUIET)), 6.5) == [
+        Hold("w1", 5.0 + GOOD_FOR)  # counted from when the request left
+    ]
     assert machine.state is LeaseState.HOLDING
+
+
+def test_a_new_life_rescues_the_dead_before_it_says_that_it_holds() -> None:
+    machine = a_machine()
+    machine.receive(Started(), 0.0)
+    machine.receive(Entered("w1"), 0.0)
+    machine.receive(Applied((Registered(),)), 0.0)
+    peers = Watched(("dead", "alive"), expired=False, cancelled=())
+
+    assert machine.receive(Applied((Unparked(0), peers)), 0.0) == [Probe(("dead", "alive"))]
+    assert machine.receive(Probed(("dead",)), 0.0) == [Apply((Rescue(("dead",)),))]
+    assert machine.receive(Applied((Rescued(("dead",), 1),)), 0.0) == [
+        Sweep(("dead",)),
+        Wake(),
+        Hold("w1", GOOD_FOR),
+    ]
+
+
+def test_a_new_life_among_the_living_holds_once_it_has_looked() -> None:
+    machine = a_machine()
+    machine.receive(Started(), 0.0)
+    machine.receive(Entered("w1"), 0.0)
+    machine.receive(Applied((Registered(),)), 0.0)
+    peers = Watched(("alive",), expired=False, cancelled=())
+
+    assert machine.receive(Applied((Unparked(0), peers)), 0.0) == [Probe(("alive",))]
+    assert machine.receive(Probed(()), 0.0) == [Hold("w1", GOOD_FOR)]
 
 
 def test_the_lease_is_renewed_three_times_in_its_length() -> None:
@@ -165,11 +193,12 @@ def test_a_lease_that_cannot_be_renewed_in_time_is_let_go_before_storage_lets_go
     assert now == GOOD_FOR
     assert machine.receive(Tick(), now) == [LetGo("w1"), Leave("w1"), Enter()]
     assert machine.receive(Entered("w2"), now) == [Apply((Rescue(("w1",)), register("w2")))]
-    assert machine.receive(Applied((Rescued(("w1",), 3), Registered())), now)[:3] == [
+    assert machine.receive(Applied((Rescued(("w1",), 3), Registered())), now) == [
         Sweep(("w1",)),
         Wake(),
-        Hold("w2", now + GOOD_FOR),
+        Apply((Unpark(()), Watch("w2"))),
     ]
+    assert machine.receive(Applied((Unparked(0), QUIET)), now) == [Hold("w2", now + GOOD_FOR)]
 
 
 def test_a_worker_that_was_rescued_comes_back_under_a_new_id() -> None:
