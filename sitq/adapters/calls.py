@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -92,14 +92,14 @@ class Execution:
                 value = call.function(*call.args, **call.kwargs)
             except BaseException as error:  # noqa: BLE001  # even SystemExit ends only the task
                 return Raised(describe(error))
-            return value if inspect.isawaitable(value) else self._returned(value)
+            return _Later(value) if inspect.isawaitable(value) else self._returned(value)
 
         self._thread = _Thread(work, self._bench)
         ending: Any = await anyio.to_thread.run_sync(
             self._thread.run, abandon_on_cancel=True, limiter=self._bench.limiter
         )
-        if inspect.isawaitable(ending):
-            return self._returned(await ending)
+        if isinstance(ending, _Later):
+            return self._returned(await ending.value)
         assert isinstance(ending, Returned | Raised | Interrupted)
         return ending
 
@@ -131,6 +131,15 @@ class Execution:
         return error
 
 
+class _Later(NamedTuple):
+    """What a plain function returned, to be awaited on the loop.
+
+    Wrapped, because trio takes a thread that returns a bare coroutine for a mistake.
+    """
+
+    value: Any
+
+
 class _Thread:
     """A plain function in a thread, which may be abandoned but not stopped."""
 
@@ -141,7 +150,7 @@ class _Thread:
         self._started = self._ended = self._abandoned = False
 
     def run(self) -> Any:
-        """Return the ending of the call, or the awaitable that it returned."""
+        """Return the ending of the call, or what is left to await."""
         with self._lock:
             if self._abandoned:
                 return Interrupted()  # before it began
