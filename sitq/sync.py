@@ -131,6 +131,7 @@ class SyncTaskQueue:
         self._defaults = DEFAULTS.using(**defaults)
         self._desk = Desk(self.serializer, backend.max_payload, self._defaults)
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._store_of: tuple[int, Store] | None = None  # with the process that opened it
         self._closed = False
 
@@ -247,6 +248,8 @@ class SyncTaskQueue:
     # -- the connection --------------------------------------------------------------------
 
     def _apply(self, op: Op) -> Outcome:
+        if self._pid != os.getpid():  # another thread may have held the lock at the fork
+            self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             try:
                 store = self._open()

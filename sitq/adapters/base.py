@@ -43,6 +43,16 @@ def in_doubt(error: Exception) -> CommitUnknownError:
     return told
 
 
+def answer_of(store: "Store", ops: Sequence[Op]) -> Answer:
+    """Apply *ops*, and return whatever comes of it: a driver always has an answer."""
+    try:
+        return store.apply(ops)
+    except BatchError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  # a store of somebody's own may raise anything
+        return BatchError(error, Blame.OP)
+
+
 class Store(Protocol):
     """Applies batches in the thread that calls it."""
 
@@ -51,7 +61,7 @@ class Store(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Do what can wait until the answer is out."""
+        """Do what can wait until the answer is out; nothing that fails here matters."""
 
     def close(self) -> None: ...
 

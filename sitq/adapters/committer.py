@@ -45,6 +45,7 @@ class Committer:
         self._replies: dict[int, Reply] = {}
         self._ticket = 0
         self._groups: list[Group] = []  # of this turn
+        self._bug: Exception | None = None  # after which nothing more is taken
         self._closed = anyio.Event()
 
     async def submit(self, *ops: Op) -> tuple[Outcome, ...]:
@@ -69,6 +70,9 @@ class Committer:
 
     def submit_nowait(self, ops: tuple[Op, ...], reply: Reply) -> None:
         """Have *ops* committed in one transaction; *reply* is called in the event loop."""
+        if self._bug is not None:
+            self._loop.soon(partial(reply, refused(self._bug)))
+            return
         self._ticket += 1
         self._replies[self._ticket] = reply
         if not self._groups:
@@ -77,8 +81,9 @@ class Committer:
 
     async def close(self) -> None:
         """Commit what has been submitted, then close the driver."""
-        self._end_turn()
-        self._receive(CloseRequested())
+        if self._bug is None:
+            self._end_turn()
+            self._receive(CloseRequested())
         with anyio.CancelScope(shield=True):
             await self._closed.wait()
             await self._driver.close()
@@ -94,6 +99,8 @@ class Committer:
                 self._do(effect)
         except Exception as bug:
             # In a callback it would be a line in a log, and callers who wait for ever.
+            self._bug = bug
+            self._closed.set()
             replies, self._replies = self._replies, {}
             for reply in replies.values():
                 reply(refused(bug))

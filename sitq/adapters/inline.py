@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sitq.adapters.base import Answer, Loop
+from sitq.adapters.base import Answer, Loop, answer_of
 from sitq.protocol.ops import Moment, Op, Outcome
 from sitq.storage.model import Model
 
@@ -39,7 +39,7 @@ class InlineDriver:
         self._loop.soon(partial(done, None))
 
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
-        self._loop.soon(partial(done, self._store.apply(ops)))
+        self._loop.soon(partial(done, answer_of(self._store, ops)))
 
     async def close(self) -> None:
         pass

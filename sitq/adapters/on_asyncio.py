@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from sitq.adapters.base import Answer, BatchError
+from sitq.adapters.base import Answer, answer_of
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.exceptions import BackendClosedError
 from sitq.protocol.ops import Op
@@ -93,12 +93,9 @@ class AiosqliteDriver:
 
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
         def apply() -> None:
-            try:
-                answer: Answer = self._store.apply(ops)
-            except BatchError as error:
-                answer = error
-            self._loop.soon_from_thread(partial(done, answer))
-            self._store.tidy()
+            self._loop.soon_from_thread(partial(done, answer_of(self._store, ops)))
+            with contextlib.suppress(Exception):
+                self._store.tidy()
 
         self._db.submit(apply)
 

@@ -38,8 +38,6 @@ Durability: TypeAlias = Literal["full", "normal"]
 
 CHECKPOINT_AT: Final = 4 * 2**20
 """Bytes of WAL after which we checkpoint ourselves: SQLite's own 1,000 pages of 4 KiB."""
-WAL_KEPT: Final = 64 * 2**20
-"""Bytes that a WAL may keep on disk once it has been checkpointed and begun anew."""
 FIRST_PAUSE: Final = 0.0005
 LONGEST_PAUSE: Final = 0.05
 
@@ -133,7 +131,8 @@ class SqliteStore:
                 " its file system does not offer what SQLite needs"
             )
         db.execute(f"PRAGMA synchronous = {self._settings.durability}")
-        db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+        # A WAL that is begun anew is cut to this: its size then tells again whether it has grown.
+        db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_AT // 4}")
 
     def _connection(self) -> sqlite3.Connection:
         if self._pid != os.getpid():

@@ -7,6 +7,7 @@ the whole process (sqlite.org/howtocorrupt.html, section 2.2).
 """
 
 import os
+import re
 import sqlite3
 import threading
 from pathlib import Path
@@ -23,6 +24,9 @@ from sitq.exceptions import (
 
 OLDEST: Final = (3, 37, 0)
 """The SQLite that first had STRICT tables; RETURNING came with 3.35."""
+
+SMALLEST: Final = 512
+"""Bytes in the smallest database (sqlite.org/fileformat2.html, section 1.2)."""
 
 # Locks over a network are not those of one host, and WAL needs shared memory besides
 # (sqlite.org/wal.html, "all processes must be on the same host computer").
@@ -83,14 +87,24 @@ def inspect(path: str) -> sqlite3.Connection | None:
     _refuse_network(file)
     if stat.st_size == 0:
         return None
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+    if stat.st_size < SMALLEST:
+        raise NotADatabaseError(
+            f"{path!r} is not an SQLite database: it has {stat.st_size} bytes; nothing was changed"
+        )
+    # A read-only connection cannot checkpoint, so it changes nothing of a WAL that is there; one
+    # that may write leaves no empty WAL behind. A file name is bytes: as such it is quoted.
+    mode = "ro" if os.path.exists(path + "-wal") else "rw"  # noqa: PTH110
+    uri = f"file:{quote(os.fsencode(path))}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
 
 
 def create(path: str) -> None:
     """Create the file for its owner alone, unless it is there. SQLite gives -wal and -shm its mode."""
     with _creating:  # so that no connection of this process can open it before the close below
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            # A link is followed first: what it leads to must be ours as well.
+            target = os.path.realpath(path)
+            descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             return
         except OSError as error:
@@ -129,16 +143,16 @@ def _refuse_network(path: Path) -> None:
 def file_system(path: Path) -> str | None:
     """Return the type of the file system that holds *path*, None where that cannot be told."""
     try:
-        lines = Path(_MOUNTS).read_text().splitlines()
-        real = str(path.resolve())
+        lines = Path(_MOUNTS).read_bytes().splitlines()
+        real = os.fsencode(path.resolve())
     except OSError:
         return None
-    best, kind = "", None
+    best, kind = b"", None
     for line in lines:
-        # mountinfo(5): fields, then a lone dash, then the type
-        before, _, after = line.partition(" - ")
-        mount = before.split()[4].encode().decode("unicode_escape")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        # mountinfo(5): fields, then a lone dash, then the type; odd characters stand in octal
+        before, _, after = line.partition(b" - ")
+        mount = re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), before.split()[4])
+        inside = real == mount or real.startswith(mount.rstrip(b"/") + b"/")
         if inside and len(mount) >= len(best):
-            best, kind = mount, after.split()[0]
+            best, kind = mount, after.split()[0].decode("ascii", "replace")
     return kind

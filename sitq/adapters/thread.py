@@ -1,5 +1,6 @@
 """A store in a thread of its own, for any event loop."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +8,7 @@ from queue import SimpleQueue
 
 import anyio
 
-from sitq.adapters.base import Answer, BatchError, Loop, Store
+from sitq.adapters.base import Answer, Loop, Store, answer_of
 from sitq.protocol.ops import Op
 
 
@@ -28,12 +29,9 @@ class ThreadDriver:
 
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
         def apply(store: Store) -> None:
-            try:
-                answer: Answer = store.apply(ops)
-            except BatchError as error:
-                answer = error
-            self._loop.soon_from_thread(partial(done, answer))
-            store.tidy()
+            self._loop.soon_from_thread(partial(done, answer_of(store, ops)))
+            with contextlib.suppress(Exception):
+                store.tidy()
 
         self._work.put(apply)
 

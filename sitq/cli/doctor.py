@@ -17,9 +17,11 @@ from rich.table import Table
 
 import sitq
 from sitq.adapters import clocks, sqlite_file
-from sitq.adapters.sqlite import WAL_KEPT, needs_gate
+from sitq.adapters.sqlite import needs_gate
 from sitq.cli import queue_file
 from sitq.exceptions import SitqError
+
+LARGE_WAL = 64 * 2**20
 
 Verdict: TypeAlias = Literal["OK", "WARN", "FAIL"]
 
@@ -115,7 +117,7 @@ def _health(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     ((mode,),) = db.execute("PRAGMA journal_mode").fetchall()
     yield Finding("OK" if mode == "wal" else "WARN", "journal mode", mode)
     wal = queue_file.size(path + "-wal")
-    if wal > WAL_KEPT:
+    if wal > LARGE_WAL:
         to_do = "a program keeps a long read open; find and end it"
         yield Finding("WARN", "WAL", f"{wal:,} bytes", to_do)
     else:

@@ -116,22 +116,28 @@ def _version(objects: Sequence[Row], path: str) -> Program[int]:
     """Return the version of the file, 0 if it is empty; refuse what is not ours."""
     if not objects:
         return 0
-    if not any(name == "sitq_schema" for _, name, _ in objects):
+    if SCHEMA not in {statement for _, _, statement in objects}:
         found = ", ".join(sorted(name for _, name, _ in objects)[:3])
         raise ForeignFileError(
             f"{path!r} is an SQLite file of another program (it holds {found}); nothing was"
             " changed. Give sitq a file of its own"
         )
-    rows = yield Query("SELECT version FROM sitq_schema")
-    version = int(rows[0][0])
+    rows = yield Query("SELECT max(version) FROM sitq_schema")
+    version = int(rows[0][0] or 0)
     if version > VERSION:
         raise NewerSchemaError(
             f"{path!r} has schema version {version}, and this sitq knows {VERSION} at most;"
             " nothing was changed. Upgrade sitq here, too"
         )
+    if version < 1:
+        raise ForeignFileError(
+            f"{path!r} does not say which version of sitq made it; nothing was changed. Restore a"
+            " backup, or give sitq a file of its own"
+        )
     expected = {statement for step in STEPS[:version] for statement in step}
     for kind, name, sql in objects:
-        if sql not in expected:
+        # SQLite keeps that prefix for itself: what ANALYZE leaves, say.
+        if sql not in expected and not name.startswith("sqlite_"):
             raise ForeignFileError(
                 f"{path!r} holds a {kind} named {name!r} that sitq did not make; nothing was"
                 " changed. Drop it if it is yours: a trigger or a view in this file would run"

@@ -6,7 +6,7 @@ import pytest
 
 from sitq.exceptions import ForeignFileError, NewerSchemaError
 from sitq.storage import sqlite_schema as schema
-from sitq.storage.program import Done, Query, resume
+from sitq.storage.program import Change, Commit, Done, Query, resume
 from tests.storage.runs import run
 
 
@@ -92,3 +92,34 @@ def test_a_file_with_something_in_it_that_we_did_not_make_is_refused(db, stateme
 
     with pytest.raises(ForeignFileError, match="named 'evil' that sitq did not make"):
         run(db, schema.open_database("x.db"))
+
+
+def test_a_crash_at_any_statement_of_the_first_opening_leaves_an_empty_file(tmp_path) -> None:
+    def open_until(path, crash_at: int) -> int:
+        """Open the file, up to statement *crash_at*; then the process is gone."""
+        db = sqlite3.connect(path, isolation_level=None)
+        program, ran = schema.open_database("x.db"), 0
+        step = resume(program, None)
+        while not isinstance(step, Done) and ran < crash_at:
+            match step:
+                case Query(sql, params):
+                    rows = db.execute(sql, params).fetchall()
+                case Change(sql, many):
+                    rows = [(db.executemany(sql, many).rowcount,)]
+                case Commit():
+                    db.execute("COMMIT")
+                    rows = []
+            ran += 1
+            step = resume(program, rows)
+        db.close()
+        return ran
+
+    statements = open_until(tmp_path / "whole.db", 1000)
+    for crash_at in range(statements):
+        path = tmp_path / f"{crash_at}.db"
+        assert open_until(path, crash_at) == crash_at
+        db = sqlite3.connect(path, isolation_level=None)
+        assert objects(db) == []
+        run(db, schema.open_database("x.db"))
+        assert run(db, schema.check_database("x.db")) == schema.VERSION
+        db.close()

@@ -1,6 +1,6 @@
 """Every line that is marked must be refused, and no other."""
 
-from sitq import MemoryBackend, Retry, SyncTaskQueue, Task, TaskQueue, Worker
+from sitq import MemoryBackend, Retry, SyncTaskQueue, Task, TaskId, TaskQueue, Worker
 
 queue = TaskQueue(MemoryBackend())
 sync = SyncTaskQueue(MemoryBackend())
@@ -42,8 +42,19 @@ async def main() -> None:
     task_id = await queue.enqueue(greet, "Ann")
     greeting = await queue.result(task_id)
     number: int = greeting  # wrong: it is a str
+    as_number: TaskId[int] = task_id  # wrong: it stands for a str
+    await queue.enqueue(add, 1, delay=5)  # wrong: all options but eta are given by using()
+    await queue.enqueue(add(1))  # wrong: a result is no function
+    await queue.enqueue_many([add])  # wrong: a function is no Task
+    await queue.result(7)  # wrong: an int is no id
+    send.using(color="red")  # wrong: no such option
     sync.enqueue(add, "1")  # wrong: a str for an int
+    sync.enqueue(add, 1, eta="tomorrow")  # wrong: a str for a datetime
+    sync.using(delay=1).enqueue(greet, 7)  # wrong: an int for a str
+    sync.using(color="red")  # wrong: no such option
+    sync.task(retry=3)  # wrong: an int for a Retry
+    size.using(priority="high")  # wrong: a str for an int
     size.enqueue(7)  # wrong: an int for a str
     TaskQueue("tasks.db")  # wrong: a path is no backend
     Worker(MemoryBackend(), max_concurrency="4")  # wrong: a str for an int
-    print(number)
+    print(number, as_number)
