@@ -20,7 +20,7 @@ async def test_the_worker_ends_with_a_plain_error_and_its_task_goes_back(make_ba
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(start)
             task_id = await queue.enqueue(anyio.sleep_forever)
-            while (await backend.session()).hints._holders == {}:
+            while (await backend.session()).hints._holders == {}:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             await anyio.sleep(0.05)
             await backend.close()
