@@ -323,6 +323,7 @@ class Model:
     def _retire(self, worker_id: str, now: Moment) -> Outcome:
         released = 0
         for task in self._held_by(worker_id):
+            task.token += 1
             if task.cancel_asked:
                 self._end(task, Move.ABORT, now, "user")
             else:

@@ -246,14 +246,17 @@ RESCUE: Final = f"""
     WHERE worker_id = ? AND {_in(Move.RESCUE)}
 """
 
+# A retirement gives a new token as well: what comes from this worker later is not its own.
 RETIRE_ABORT: Final = f"""
-    UPDATE sitq_tasks SET {_to(Move.ABORT)}, finished_ms = ?, reason = 'user'
+    UPDATE sitq_tasks
+    SET {_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
     WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1
 """
 
 RETIRE_RELEASE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RELEASE)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL
+    SET {_to(Move.RELEASE)}, token = token + 1, attempt = attempt - 1, worker_id = NULL,
+        started_ms = NULL
     WHERE worker_id = ? AND {_in(Move.RELEASE)}
 """
 
