@@ -43,7 +43,8 @@ class Group(NamedTuple):
 
     @property
     def size(self) -> int:
-        return sum(len(op.tasks) if isinstance(op, Enqueue) else 1 for op in self.ops)
+        """Tasks and other ops in it; 1 at least, so that half of a batch is less than it."""
+        return max(1, sum(len(op.tasks) if isinstance(op, Enqueue) else 1 for op in self.ops))
 
 
 # -- events ----------------------------------------------------------------------------

@@ -313,7 +313,11 @@ class LeaseMachine:
             case Rescue():
                 assert isinstance(outcome, Rescued)
                 self._rescue_due = False
-                self._dead = self._left_behind = ()
+                # What has come up since it was asked is still to be rescued.
+                self._dead = tuple(id_ for id_ in self._dead if id_ not in op.worker_ids)
+                self._left_behind = tuple(
+                    id_ for id_ in self._left_behind if id_ not in op.worker_ids
+                )
                 if outcome.workers:
                     effects.append(Sweep(outcome.workers))
                 if outcome.tasks:

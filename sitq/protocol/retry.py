@@ -105,6 +105,8 @@ def backoff(policy: RetryPolicy, attempt: int, unit: float) -> float:
     `delay * factor ** (attempt - 1)`, at most `max_delay`, less up to `jitter` of itself: so
     tasks that failed together do not come back together, and never later than was said.
     """
+    if policy.delay == 0:
+        return 0.0
     try:
         delay = policy.delay * policy.factor ** (attempt - 1)
     except OverflowError:

@@ -4,8 +4,8 @@
     ASKING --Answered, ended-->     OVER
     RESTING --the limit passes-->   ASKING (one last look) --Answered--> OVER
 
-The promise: it gives up only after an answer, never between a question and its answer, so a
-result that was there when the time ran out is delivered. It asks at once, after every hint,
+The promise: it gives up only after the answer to a question that was asked when the time had
+run out, so a result that was there by then is delivered. It asks at once, after every hint,
 and without hints after pauses that grow from `QUICKEST` to `SLOWEST`: a lost hint costs a
 pause, not the result.
 """
@@ -86,6 +86,7 @@ class WaiterMachine:
         self._timeout = timeout
         self._limit: float | None = None
         self._state = WaiterState.NEW
+        self._asked_at = 0.0
         self._pause = QUICKEST
         self._look_at: float | None = None
         self._hinted = False
@@ -100,26 +101,27 @@ class WaiterMachine:
                 assert self._state is WaiterState.NEW
                 if self._timeout is not None:
                     self._limit = now + self._timeout
-                return self._ask()
+                return self._ask(now)
             case Hinted():
                 if self._state is WaiterState.RESTING:
                     self._pause = QUICKEST
-                    return self._ask()
+                    return self._ask(now)
                 # The answer under way may have been read before the task ended.
                 self._hinted = True
                 return []
             case Tick():
                 if self._look_at is None or now < self._look_at:
                     return []
-                return self._ask()
+                return self._ask(now)
             case Answered(row):
                 assert self._state is WaiterState.ASKING, "an answer that was not asked for"
                 return self._answered(row, now)
             case _:
                 assert_never(event)
 
-    def _ask(self) -> list[WaiterEffect]:
+    def _ask(self, now: float) -> list[WaiterEffect]:
         self._state = WaiterState.ASKING
+        self._asked_at = now
         self._look_at = None
         self._hinted = False
         return [Ask()]
@@ -131,11 +133,11 @@ class WaiterMachine:
         if row is None and self._limit is None:
             self._state = WaiterState.OVER
             return [Miss()]
-        if self._limit is not None and now >= self._limit:
+        if self._limit is not None and self._asked_at >= self._limit:
             self._state = WaiterState.OVER
             return [GiveUp()]
-        if self._hinted:
-            return self._ask()
+        if self._hinted or (self._limit is not None and now >= self._limit):
+            return self._ask(now)
         self._state = WaiterState.RESTING
         self._look_at = now + self._pause
         if self._limit is not None:

@@ -363,7 +363,8 @@ class WorkerMachine:
             self.config.poll_interval if due_in is None else min(due_in, self.config.poll_interval)
         )
         self._timers.set(WorkerTimer.POLL, now + pause)
-        if self.config.drain and not outcome.tasks and not self._running and not self._settles:
+        idle = not (outcome.tasks or self._running or self._settles or self._wants_tasks)
+        if self.config.drain and idle:
             self._stop_requested(None, now)
 
     def _execute(

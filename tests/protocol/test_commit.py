@@ -134,6 +134,17 @@ def test_one_poisonous_op_fails_alone(poisonous) -> None:
     assert answered == {n: Reject if n == poisonous else Resolve for n in range(1, 8)}
 
 
+def test_a_batch_that_an_op_has_spoilt_is_never_sent_again_as_it_was() -> None:
+    """Not even if half of its groups have nothing in them to count."""
+    machine = CommitMachine()
+    submit(machine, group(1))
+    submit(machine, group(2), Group(3, (Enqueue(()),)), Group(4, (Enqueue(()),)))
+    spoilt, *_ = machine.receive(Committed(1, (Counted(()),)), 0.0)
+
+    smaller, *_ = machine.receive(CommitFailed(2, ERROR, Blame.OP), 0.0)
+    assert len(smaller.ops) < len(spoilt.ops)
+
+
 def test_closing_commits_what_was_submitted_and_rejects_what_comes_later() -> None:
     machine = CommitMachine()
     submit(machine, group(1))

@@ -176,6 +176,12 @@ def test_a_question_that_failed_is_asked_again_after_pauses_that_grow() -> None:
     assert tick(machine, 2.5) == [Apply((Watch("w1"),))]
     assert machine.receive(Applied((QUIET,)), 2.5) == []
 
+    # It has answered, so the pauses begin anew.
+    now = machine.next_deadline()
+    assert tick(machine, now) == [Apply((Watch("w1"),))]
+    machine.receive(ApplyFailed(DISK), now)
+    assert tick(machine, now + 0.5) == [Apply((Watch("w1"),))]
+
 
 # -- losing ----------------------------------------------------------------------------
 
@@ -217,6 +223,19 @@ def test_a_lease_that_the_worker_has_let_go_of_is_not_renewed() -> None:
     assert machine.receive(Disowned("w1"), 0.5) == [LetGo("w1"), Leave("w1"), Enter()]
     assert machine.receive(Disowned("w1"), 0.5) == []
     assert machine.receive(Entered("w2"), 0.5) == [Apply((Rescue(("w1",)), register("w2")))]
+
+
+def test_a_rescue_that_was_asked_before_a_life_ended_is_not_taken_for_that_of_its_tasks() -> None:
+    machine = holding()
+    tick(machine, 1.0, Watched(("a",), expired=True, cancelled=()))
+    machine.receive(Probed(()), 1.0)  # and the rescue is under way
+    machine.receive(Tick(), GOOD_FOR)
+    machine.receive(Entered("w2"), GOOD_FOR)
+
+    assert machine.receive(Applied((Rescued(("a",), 0),)), GOOD_FOR) == [
+        Sweep(("a",)),
+        Apply((Rescue(("w1",)), register("w2"))),
+    ]
 
 
 def test_an_answer_about_an_earlier_life_changes_nothing() -> None:
@@ -303,6 +322,17 @@ def test_pruning_goes_on_soon_while_there_is_more_and_rests_when_there_is_not() 
     assert ops[1] == Prune(older_than=60.0, limit=PRUNE_LIMIT)
     ops, _ = tick(machine, 32.0, QUIET)
     assert ops == (Watch("w1"),)
+
+
+def test_the_upkeep_comes_round_again() -> None:
+    machine = holding()
+    rounds = []
+    for second in range(1, 100):
+        renewal = [Renewed()] if second % 10 == 0 else []
+        upkeep = [Unparked(0)] if second % 30 == 0 else []
+        ops, _ = tick(machine, float(second), *renewal, *upkeep, QUIET)
+        rounds += [second for op in ops if isinstance(op, Unpark)]
+    assert rounds == [30, 60, 90]
 
 
 # -- leaving ---------------------------------------------------------------------------

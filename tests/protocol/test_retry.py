@@ -104,3 +104,10 @@ def test_a_backoff_grows_and_jitter_only_shortens_it() -> None:
 
     assert [backoff(policy, n, 0.0) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 6.0]
     assert backoff(policy, 3, 0.5) == 3.0
+
+
+@given(st.integers(1, 10**6), st.floats(1, 1000), st.floats(0, 1e9))
+def test_no_delay_is_no_delay_however_often_the_task_has_failed(attempt, factor, max_delay) -> None:
+    policy = RetryPolicy(attempts=10**6, delay=0.0, factor=factor, max_delay=max_delay)
+
+    assert backoff(policy, attempt, 0.5) == 0.0

@@ -407,3 +407,24 @@ def test_a_drain_goes_on_while_a_task_runs_that_may_enqueue_more() -> None:
     assert told.turn(now=2.0) == [[reserve(1)]]
     assert told.stored(Reserved(()), now=2.0) == []
     assert told.machine.state is WorkerState.RUNNING
+
+
+def test_a_drain_looks_again_for_what_a_hint_told_of_while_it_was_looking() -> None:
+    told = started(drain=True)
+    told.turn(Woken())
+
+    assert told.stored(Reserved(())) == [[reserve(1)]]
+    assert told.stored(Reserved(())) == [Stop()]
+
+
+def test_a_drain_looks_again_after_a_verdict_that_left_while_it_was_looking() -> None:
+    """The task may be due again at once, or have enqueued another."""
+    told = holding(task(1, attempts=2), drain=True, max_concurrency=2)
+    told.turn(Woken())
+    looking = told.ticket
+    again = Raised(Failure("boom", "ValueError"))
+    assert told.turn(TaskEnded(TaskKey(1, 1), again)) == [
+        [settle(1, RetryIn(1.0, Failure("boom", "ValueError")))]
+    ]
+
+    assert told.turn(Stored(looking, (Reserved(()),))) == [[reserve(2)]]
