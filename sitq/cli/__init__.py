@@ -2,20 +2,32 @@
 
 It needs the extra `cli` (click and rich), which `import sitq` never loads. None of the commands
 unpickles anything but `worker`, and `demo` on the file that it made itself.
+
+commands     the options of each command
+demo         the demo, from the first file to the proof
+demo_files   which files it takes, and which queue file it may use or delete
+demo_tasks   what is done to a file
+demo_crew    its worker processes: how they are started, watched and ended
+demo_report  what it shows at the end, and the proof
+worker       a worker in a process of its own, and what signals do to it
+stats        what is in a queue file
+doctor       what could go wrong
+queue_file   reading a queue file from outside
+terminal     text that is safe to print
 """
 
 import sys
+from importlib.util import find_spec
 
 
 def main() -> None:
     """Run the command line, or say how to install what it needs."""
-    try:
-        from sitq.cli.commands import sitq
-    except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
-            raise
-        sys.exit(
-            f"sitq: the command line needs {error.name}, which is not installed; from a clone of"
-            " the repository: pip install '.[cli]'"
-        )
+    for name in ("click", "rich"):
+        if find_spec(name) is None:
+            sys.exit(
+                f"sitq: the command line needs {name}, which is not installed; from a clone of"
+                " the repository: pip install '.[cli]'"
+            )
+    from sitq.cli.commands import sitq
+
     sitq()

@@ -1,12 +1,18 @@
-"""The commands and their options; each command's work is in a file of its own."""
+"""The commands and their options; each command's work is in a file of its own.
 
+Such a file is imported by its command alone: a worker process is not to wait for what draws
+tables.
+"""
+
+import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 import sitq as package
-from sitq.cli import demo as demo_, doctor as doctor_, stats as stats_, worker as worker_
-from sitq.exceptions import SitqError
+from sitq import validation
+from sitq.exceptions import SitqError, ValidationError
 
 
 class Commands(click.Group):
@@ -30,11 +36,27 @@ _file = click.argument("file", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def _grace(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse what `stop()` would refuse, before a signal comes."""
+    try:
+        return None if value is None else validation.seconds("it", value)
+    except ValidationError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
 @sitq.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False), required=False)
 @click.option("--file", default="sitq-demo.db", show_default=True, help="The queue file.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 32))
-@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 1000))
+@click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Processes."
+)
+@click.option(
+    "--concurrency",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Tasks at a time in each.",
+)
 @click.option("--fresh", is_flag=True, help="Forget what an earlier demo has done.")
 @_trio
 def demo(
@@ -44,8 +66,10 @@ def demo(
 
     Without DIRECTORY it takes this Python's own standard library. Kill it at any point, and the
     same command goes on where it was. It ends by comparing every result with a direct
-    computation.
+    computation. Exit codes: 0 proved, 1 not, 2 wrong usage, 128 + n stopped by signal n.
     """
+    from sitq.cli import demo as demo_
+
     raise SystemExit(
         demo_.run(directory, file, workers=workers, slots=concurrency, fresh=fresh, trio=trio)
     )
@@ -57,17 +81,24 @@ def demo(
 @_trio
 def demo_worker(file: Path, concurrency: int, trio: bool) -> None:
     """Work on a demo's file until the standard input is closed."""
-    worker_.run_until_input_closes(str(file), slots=concurrency, trio=trio)
+    from sitq.cli import demo_crew
+
+    demo_crew.work(str(file), slots=concurrency, trio=trio)
 
 
 @sitq.command()
 @click.argument("target", metavar="MODULE:OBJECT")
 @click.option("--app-dir", type=click.Path(exists=True, file_okay=False), help="Import from here.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), help="Tasks at a time.")
-@click.option("--queues", help="The queues to serve, separated by commas.")
-@click.option("--poll-interval", type=float, help="Seconds between looks.")
-@click.option("--lease", type=float, help="Seconds that a lease lasts.")
-@click.option("--grace", type=float, help="Seconds after SIGTERM (default: the Worker's, or 30).")
+@click.option("--concurrency", type=int, help="Tasks at a time (default: 1).")
+@click.option("--queues", help="The queues to serve, separated by commas (default: default).")
+@click.option("--poll-interval", type=float, help="Seconds between looks (default: 1).")
+@click.option("--lease", type=float, help="Seconds that a lease lasts (default: 30).")
+@click.option(
+    "--grace",
+    type=float,
+    callback=_grace,
+    help="Seconds that running tasks have after the first signal (default: the Worker's, or 30).",
+)
 @click.option("--drain", is_flag=True, help="End as soon as nothing is due.")
 @click.option(
     "--log-level",
@@ -91,12 +122,19 @@ def worker(
     """Run the tasks of MODULE:OBJECT, a TaskQueue or a Worker.
 
     The first SIGTERM or SIGINT lets running tasks end within --grace, the second hands them back
-    at once, the third kills. Exit codes: 0 stopped, 1 error, 2 wrong usage, 128 + n killed by
-    signal n. The current directory is not imported from, unless --app-dir says so.
+    at once, the third kills. Exit codes: 0 stopped, 1 error, 2 wrong usage or nothing to load,
+    128 + n killed by signal n. The current directory is not imported from, unless --app-dir says
+    so.
     """
-    options = {
+    from sitq.cli import worker as worker_
+
+    worker_.require_loop(trio=trio)
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    options: dict[str, Any] = {
         "max_concurrency": concurrency,
-        "queues": None if queues is None else queues.split(","),
+        "queues": None if queues is None else [name.strip() for name in queues.split(",")],
         "poll_interval": poll_interval,
         "lease_for": lease,
     }
@@ -104,7 +142,7 @@ def worker(
     chosen = worker_.load(target, app_dir, given)
     if grace is None:
         grace = worker_.GRACE if chosen.grace is None else chosen.grace
-    worker_.run(chosen, grace=grace, drain=drain, log_level=log_level, trio=trio)
+    worker_.run(chosen, grace=grace, drain=drain, trio=trio)
 
 
 @sitq.command()
@@ -112,6 +150,8 @@ def worker(
 @_json
 def stats(file: Path, as_json: bool) -> None:
     """Count the tasks of FILE by queue and state, and list its workers."""
+    from sitq.cli import stats as stats_
+
     stats_.show(str(file), as_json=as_json)
 
 
@@ -120,4 +160,6 @@ def stats(file: Path, as_json: bool) -> None:
 @_json
 def doctor(file: Path | None, as_json: bool) -> None:
     """Examine the environment and the health of FILE; exit with 1 if something is wrong."""
+    from sitq.cli import doctor as doctor_
+
     raise SystemExit(doctor_.run(None if file is None else str(file), as_json=as_json))

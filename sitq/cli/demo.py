@@ -1,283 +1,156 @@
 """`sitq demo`: real work, done durably, and a proof that all of it was done.
 
-One task for each file. A task's id is made from the file's path, size and time of change, so the
-same command on the same files enqueues nothing twice, and goes on wherever it was cut off. Worker
-processes are told to stop by the end of their standard input: whatever kills this process, they
-end by themselves.
+One task for each file, done by worker processes on one queue file. The same command on the
+same files enqueues nothing twice, and goes on wherever it was cut off: what is done is known
+from the queue file alone.
 """
 
-import contextlib
-import hashlib
 import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
 
-from sitq.backends.sqlite import SQLiteBackend
-from sitq.cli import queue_file
-from sitq.cli.demo_tasks import Facts, examine
-from sitq.core import Result, TaskStatus
+from sitq.adapters import sqlite_file
+from sitq.cli import demo_files, demo_report as report, queue_file, worker as worker_
+from sitq.cli.demo_crew import Crew, backend, tidy
+from sitq.cli.demo_files import File
+from sitq.cli.demo_report import Run
+from sitq.cli.demo_tasks import examine
+from sitq.cli.terminal import console, shown
 from sitq.sync import SyncTaskQueue
 from sitq.task import Task
 
-CHUNK = 500
-LOOK_EVERY = 0.1
-PASSED_OVER = frozenset({"__pycache__", "site-packages"})
-
-
-class File(NamedTuple):
-    """A file as it was found; its task's id changes whenever it does."""
-
-    path: str
-    size: int
-    changed_ns: int
-
-    @property
-    def task_id(self) -> str:
-        name = f"{self.path}\0{self.size}\0{self.changed_ns}".encode("utf-8", "surrogateescape")
-        return f"demo-{hashlib.sha256(name).hexdigest()[:32]}"
-
-    def is_as_found(self) -> bool:
-        try:
-            return _found(self.path) == self
-        except OSError:
-            return False
+CHUNK: Final = 500
+"""Tasks enqueued, or results fetched, in one transaction."""
+LOOK_EVERY: Final = 0.1
+LOOK_AT: Final = 2000
+"""Tasks at the front of those that are left: they end about in the order in which they came."""
+MOST_SHARES: Final = 4
+"""Workers whose shares fit on a line."""
+MOST_CRASHES: Final = 1000
+"""Whoever tries the demo may well kill its workers often."""
 
 
 def run(
     directory: str | None, path: str, *, workers: int, slots: int, fresh: bool, trio: bool
 ) -> int:
     """Run the demo; return its exit code."""
-    console = Console(soft_wrap=True, highlight=False)
+    worker_.require_loop(trio=trio)
+    out = console()
     root = Path(directory or sysconfig.get_path("stdlib")).resolve()
-    path = os.path.abspath(path)  # noqa: PTH100
+    path = os.path.realpath(sqlite_file.checked_path(path))
+    found = demo_files.below(root, path)
+    if not found.files:
+        raise click.ClickException(f"there are no files below {shown(root)} to work on")
     if fresh:
-        _forget(path)
-    files = {file.task_id: file for file in _files_below(root)}
-    began = time.monotonic()
-    with SyncTaskQueue(SQLiteBackend(path)) as queue:
-        tasks = [Task(examine, file.path).using(task_id=id_) for id_, file in files.items()]
-        for start in range(0, len(tasks), CHUNK):
-            queue.enqueue_many(tasks[start : start + CHUNK])
-        left = set(files)
-        results = _collect(queue, left)
-        console.print(f"{len(files):,} files below {root}, one task for each, in {path}")
-        if results:
-            console.print(f"going on: {len(results):,} of {len(files):,} done already")
-        crew = _Crew(path, workers, slots, trio=trio)
-        before = len(results)
+        demo_files.forget(path)
+    demo_files.require_ours(path)
+    run = Run(root, path, found.files)
+    out.print(
+        f"{len(run.files):,} files below {shown(root)}, one task for each, in {shown(path)}",
+        soft_wrap=True,
+    )
+    if found.unreadable:
+        names = demo_files.relative(found.unreadable, root, 5)
+        out.print(f"not readable, and left out: {names}", soft_wrap=True)
+    try:
+        with _sigterm_as_ctrl_c():
+            return _work(out, run, Crew(path, workers, slots, trio=trio))
+    except KeyboardInterrupt as stop:
+        done, total = len(run.results), len(run.files)
+        out.print(f"stopped: {done:,} of {total:,} done; the same command goes on")
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def _work(out: Console, run: Run, crew: Crew) -> int:
+    with SyncTaskQueue(backend(run.path)) as queue:
+        _enqueue(queue, run.files)
+        left = dict(run.files)
+        _collect(queue, run, left, most=len(left))
+        run.done_before = len(run.results)
+        if run.results:
+            out.print(f"going on: {len(run.results):,} of {len(run.files):,} done already")
         try:
-            _watch(console, queue, crew, left, results, len(files))
-        except KeyboardInterrupt:
-            console.print(
-                f"stopped: {len(results):,} of {len(files):,} done; the same command goes on"
-            )
-            return 130
+            _watch(out, queue, crew, run, left)
         finally:
             crew.dismiss()
-        elapsed = time.monotonic() - began
-        _summary(console, files, results, queue, elapsed, len(results) - before)
-        return _prove(console, path, files, results, queue)
+            _collect(queue, run, left, most=len(left))
+            tidy(run.path)
+        report.summary(out, run, queue)
+        found = report.compare(out, run, queue)
+    return report.verdict(out, run, found)
 
 
-# -- the files -------------------------------------------------------------------------
-
-
-def _files_below(root: Path) -> Iterator[File]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(set(folders) - PASSED_OVER)
-        for name in sorted(names):
-            full = os.path.join(folder, name)  # noqa: PTH118
-            if os.path.isfile(full) and not os.path.islink(full):  # noqa: PTH113, PTH114
-                yield _found(full)
-
-
-def _found(path: str) -> File:
-    stat = os.stat(path)  # noqa: PTH116
-    return File(path, stat.st_size, stat.st_mtime_ns)
-
-
-def _forget(path: str) -> None:
-    """Delete the file of an earlier demo, and nothing else."""
-    if not Path(path).exists():
-        return
-    with queue_file.opened(path) as db:
-        ((others,),) = db.execute(
-            "SELECT count(*) FROM sitq_tasks WHERE id NOT LIKE 'demo-%'"
-        ).fetchall()
-    if others:
-        raise click.ClickException(
-            f"{path!r} holds {others:,} tasks that are not of a demo; it was not deleted"
-        )
-    for part in (path, path + "-wal", path + "-shm"):
-        Path(part).unlink(missing_ok=True)
-
-
-# -- the work --------------------------------------------------------------------------
-
-
-class _Crew:
-    """Worker processes; one that dies is replaced."""
-
-    def __init__(self, path: str, workers: int, slots: int, *, trio: bool) -> None:
-        self._command = [sys.executable, "-m", "sitq.cli", "demo-worker", path]
-        self._command += ["--concurrency", str(slots), *(["--trio"] if trio else [])]
-        self._workers = workers
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self.deaths = 0
-
-    def look_after(self) -> None:
-        """Start what is missing."""
-        dead = [process for process in self._processes if process.poll() is not None]
-        self.deaths += len(dead)
-        if self.deaths > 10 * self._workers:
-            raise click.ClickException("the worker processes keep dying; see what they say above")
-        for process in dead:
-            self._processes.remove(process)
-        while len(self._processes) < self._workers:
-            self._processes.append(
-                subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603
-            )
-
-    def dismiss(self) -> None:
-        """Have all of them stop, and wait for that."""
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        for process in self._processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _watch(
-    console: Console,
-    queue: SyncTaskQueue,
-    crew: _Crew,
-    left: set[str],
-    results: dict[str, Result],
-    total: int,
-) -> None:
-    """Show how the work goes, until none is left."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]} files/s"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
+def _enqueue(queue: SyncTaskQueue, files: dict[str, File]) -> None:
+    tasks = (
+        Task(examine, file.path).using(task_id=id_, max_crashes=MOST_CRASHES)
+        for id_, file in files.items()
     )
-    began, before, said = time.monotonic(), len(results), time.monotonic()
-    with progress:
-        bar = progress.add_task("examining", total=total, completed=len(results), rate="-")
-        while left:
-            crew.look_after()
-            time.sleep(LOOK_EVERY)
-            results.update(_collect(queue, left))
-            now = time.monotonic()
-            rate = f"{(len(results) - before) / (now - began):,.0f}"
-            progress.update(bar, completed=len(results), rate=rate)
-            if not console.is_terminal and now - said >= 1:
-                said = now
-                console.print(f"{len(results):,} of {total:,} done, {rate} files/s")
+    while chunk := list(islice(tasks, CHUNK)):
+        queue.enqueue_many(chunk)
 
 
-def _collect(queue: SyncTaskQueue, left: set[str]) -> dict[str, Result]:
-    """Return the results of tasks that have ended, and take them off *left*."""
-    ended = queue.get_results(sorted(left))
-    left.difference_update(ended)
+def _collect(
+    queue: SyncTaskQueue, run: Run, left: dict[str, File], *, most: int = LOOK_AT
+) -> list[str]:
+    """Take those that have ended off the first *most* that are *left*; return their ids."""
+    ids, ended = list(islice(left, most)), list[str]()
+    for start in range(0, len(ids), CHUNK):
+        results = queue.get_results(ids[start : start + CHUNK])
+        run.results.update(results)
+        ended += results
+    for id_ in ended:
+        del left[id_]
     return ended
 
 
-# -- the end ---------------------------------------------------------------------------
+def _watch(out: Console, queue: SyncTaskQueue, crew: Crew, run: Run, left: dict[str, File]) -> None:
+    """Show how the work goes, until none is left."""
+    total = len(run.files)
+    began = said = time.monotonic()
+    pids: dict[str, int] = {}
+    db = queue_file.connected(run.path)
+    with closing(db), report.progress(out, "examining", total, len(run.results)) as show:
+        ended: list[str] = []
+        while left:
+            for end in crew.look_after(got_on=bool(ended)):
+                run.deaths += 1
+                out.print(f"worker process {end}; another one takes its place")
+            time.sleep(LOOK_EVERY)
+            ended = _collect(queue, run, left)
+            _note_shares(db, run, ended, pids)
+            now = time.monotonic()
+            run.seconds = now - began
+            shares = run.shares if len(run.done_by) <= MOST_SHARES else ""
+            show(len(run.results), f"{run.rate}  {shares}")
+            if not out.is_interactive and now - said >= 1:
+                said = now
+                out.print(f"{len(run.results):,} of {total:,} done, {run.rate}")
 
 
-def _summary(
-    console: Console,
-    files: dict[str, File],
-    results: dict[str, Result],
-    queue: SyncTaskQueue,
-    elapsed: float,
-    done_now: int,
-) -> None:
-    kinds: dict[str, list[Facts]] = {}
-    for id_, result in results.items():
-        if result.status is TaskStatus.SUCCESS:
-            kind = Path(files[id_].path).suffix or "(none)"
-            kinds.setdefault(kind, []).append(queue.deserialize_result(result))
-    table = Table("kind", title="what was found")
-    for name in ("files", "bytes", "lines", "words"):
-        table.add_column(name, justify="right")
-    ranked = sorted(kinds.items(), key=lambda item: -sum(facts.size for facts in item[1]))
-    for kind, all_facts in ranked[:8]:
-        table.add_row(kind, *_totals(all_facts))
-    if len(ranked) > 8:
-        rest = [facts for _, all_facts in ranked[8:] for facts in all_facts]
-        table.add_row(f"{len(ranked) - 8} other kinds", *_totals(rest))
-    table.add_section()
-    table.add_row("all", *_totals([facts for _, all_facts in ranked for facts in all_facts]))
-    console.print(table)
-    rate = done_now / elapsed if elapsed else 0
-    console.print(f"{done_now:,} files in {elapsed:.1f} s, {rate:,.0f} a second")
+def _note_shares(db: sqlite3.Connection, run: Run, ended: list[str], pids: dict[str, int]) -> None:
+    pids.update(queue_file.pids(db))
+    for worker_id, count in queue_file.done_by(db, ended):
+        if worker_id in pids:  # else it came and went between two looks
+            run.done_by[f"pid {pids[worker_id]}"] += count
 
 
-def _totals(facts: list[Facts]) -> list[str]:
-    sums = (sum(column) for column in list(zip(*facts, strict=True))[1:])
-    return [f"{len(facts):,}", *(f"{total:,}" for total in sums)]
+@contextmanager
+def _sigterm_as_ctrl_c() -> Generator[None]:
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
 
-
-def _prove(
-    console: Console,
-    path: str,
-    files: dict[str, File],
-    results: dict[str, Result],
-    queue: SyncTaskQueue,
-) -> int:
-    """Compare every result with a direct computation; return the exit code."""
-    wrong, moved = [], 0
-    for id_, file in files.items():
-        result = results[id_]
-        direct: Facts | None = None
-        with contextlib.suppress(OSError):
-            direct = examine(file.path)
-        if result.status is TaskStatus.SUCCESS and queue.deserialize_result(result) == direct:
-            continue
-        if not file.is_as_found():
-            moved += 1
-            continue
-        wrong.append(f"{file.path}: {result.status.value}: {result.error or 'another result'}")
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        ((integrity,),) = db.execute("PRAGMA integrity_check").fetchall()
-    if moved:
-        console.print(f"{moved:,} files were changed or deleted meanwhile, and are left out")
-    for line in wrong[:20]:
-        console.print(line, markup=False)
-    if wrong or integrity != "ok":
-        console.print(f"no proof: {len(wrong):,} results differ; integrity check {integrity}")
-        return 1
-    console.print(
-        f"proof: all {len(files) - moved:,} files done, each result equal to a direct"
-        " computation; integrity check ok"
-    )
-    return 0
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

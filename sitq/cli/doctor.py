@@ -1,29 +1,31 @@
 """`sitq doctor`: what could go wrong here, said before it does."""
 
 import json
-import os
 import platform
 import sqlite3
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 import sitq
 from sitq.adapters import clocks, sqlite_file
 from sitq.adapters.sqlite import needs_gate
 from sitq.cli import queue_file
+from sitq.cli.terminal import cell, console, shown
 from sitq.exceptions import SitqError
-
-LARGE_WAL = 64 * 2**20
+from sitq.storage.sqlite_schema import VERSION
 
 Verdict: TypeAlias = Literal["OK", "WARN", "FAIL"]
+COLOURS: Final[dict[Verdict, str]] = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
+CLOCK_SLACK_MS: Final = 60_000
+LARGE_WAL: Final = 64 * 2**20
 
 
 class Finding(NamedTuple):
@@ -35,23 +37,26 @@ class Finding(NamedTuple):
 
 def run(path: str | None, *, as_json: bool) -> int:
     """Print the findings; return the exit code."""
-    findings = list(environment())
+    findings = list(_environment())
     if path is not None:
-        findings += file(os.path.abspath(path))  # noqa: PTH100
+        findings += _file(path)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
-        colours = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
         table = Table("", "about", "found", "what to do")
         for finding in findings:
-            verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
-            table.add_row(verdict, *(_plain(text) for text in finding[1:]))
-        Console().print(table)
+            table.add_row(cell(finding.verdict, COLOURS[finding.verdict]), *map(cell, finding[1:]))
+        out = console()
+        out.print(table)
+        counted = Counter(finding.verdict for finding in findings)
+        out.print(", ".join(f"{counted[verdict]} {verdict}" for verdict in COLOURS))
     return int(any(finding.verdict == "FAIL" for finding in findings))
 
 
-def environment() -> Iterator[Finding]:
-    """Find out about this Python and its SQLite."""
+# -- the environment -------------------------------------------------------------------
+
+
+def _environment() -> Iterator[Finding]:
     yield Finding("OK", "platform", f"{platform.platform()}, Python {sys.version.split()[0]}")
     versions = [f"sitq {sitq.__version__}"]
     for name in ("anyio", "aiosqlite", "cloudpickle", "trio"):
@@ -60,20 +65,7 @@ def environment() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             versions.append(f"no {name}")
     yield Finding("OK", "packages", ", ".join(versions))
-    version = sqlite3.sqlite_version_info
-    if version < sqlite_file.OLDEST:
-        oldest = ".".join(map(str, sqlite_file.OLDEST))
-        yield Finding("FAIL", "SQLite", sqlite3.sqlite_version, f"needs {oldest} or newer")
-    elif needs_gate(version):
-        yield Finding(
-            "WARN",
-            "SQLite",
-            f"{sqlite3.sqlite_version}, which has the WAL-reset bug (3.7.0 to 3.51.2)",
-            "sitq checkpoints only under the write lock, so its own commits are safe; let no other"
-            " program write to a queue file, or use SQLite 3.51.3 or newer",
-        )
-    else:
-        yield Finding("OK", "SQLite", sqlite3.sqlite_version)
+    yield _sqlite()
     if clocks.epoch() == "wall":
         yield Finding(
             "WARN", "lease clock", "the wall clock", "do not let it jump while workers run"
@@ -82,41 +74,84 @@ def environment() -> Iterator[Finding]:
         yield Finding("OK", "lease clock", "boot time: a jump of the wall clock costs no lease")
 
 
-def file(path: str) -> Iterator[Finding]:
-    """Find out about one queue file."""
+def _sqlite() -> Finding:
+    version = sqlite3.sqlite_version_info
+    if version < sqlite_file.OLDEST:
+        oldest = ".".join(map(str, sqlite_file.OLDEST))
+        return Finding("FAIL", "SQLite", sqlite3.sqlite_version, f"needs {oldest} or newer")
+    if needs_gate(version):
+        return Finding(
+            "WARN",
+            "SQLite",
+            f"{sqlite3.sqlite_version}, which has the WAL-reset bug (3.7.0 to 3.51.2)",
+            "sitq checkpoints only under the write lock, so its own commits are safe; let no other"
+            " program write to a queue file, or use SQLite 3.51.3 or newer",
+        )
+    return Finding("OK", "SQLite", sqlite3.sqlite_version)
+
+
+# -- one file --------------------------------------------------------------------------
+
+
+def _file(path: str) -> list[Finding]:
     try:
-        with queue_file.opened(path) as db:
-            yield Finding("OK", "file", f"{path}, {queue_file.size(path):,} bytes")
-            yield from _permissions(path)
-            yield from _health(db, path)
-            yield from _tasks(db, path)
+        return queue_file.look(path, lambda db, full: [*_outside(full), *_inside(db, full)])
     except SitqError as error:
-        yield Finding("FAIL", "file", str(error), "nothing was changed")
+        return [Finding("FAIL", "file", str(error), "nothing was changed")]
 
 
-def _permissions(path: str) -> Iterator[Finding]:
-    mode = stat.S_IMODE(Path(path).stat().st_mode)
+def _outside(path: str) -> Iterator[Finding]:
+    found = Path(path).stat()
+    mode = stat.S_IMODE(found.st_mode)
+    yield Finding("OK", "file", f"{path}, {found.st_size:,} bytes, of {_owner(Path(path))}")
     if mode & 0o022:
         yield Finding("WARN", "mode", f"{mode:o}: others can write it", f"chmod 600 {path}")
+    elif mode & 0o044:
+        yield Finding("WARN", "mode", f"{mode:o}: others can read it", f"chmod 600 {path}")
     else:
-        yield Finding("OK", "mode", f"{mode:o}")
-    folder = Path(path).parent
-    folder_mode = stat.S_IMODE(folder.stat().st_mode)
-    if folder_mode & 0o022 and not folder_mode & stat.S_ISVTX:
-        yield Finding(
-            "WARN",
-            "folder",
-            f"{folder} has mode {folder_mode:o}: others can replace the file",
-            "whoever can write a queue file can run code as its workers: move it",
-        )
+        yield Finding("OK", "mode", f"{mode:o}: for its owner alone")
+    yield _folders(Path(path).resolve())
     kind = sqlite_file.file_system(Path(path))
     yield Finding("OK", "file system", kind or "of a kind that cannot be told here")
 
 
-def _health(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
-    ((mode,),) = db.execute("PRAGMA journal_mode").fetchall()
-    yield Finding("OK" if mode == "wal" else "WARN", "journal mode", mode)
-    wal = queue_file.size(path + "-wal")
+def _folders(path: Path) -> Finding:
+    """Find out who else could put another file in this one's place."""
+    owners = {0, path.stat().st_uid}
+    for folder in path.parents:
+        found = folder.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        others_write = mode & 0o022 and not mode & stat.S_ISVTX
+        if others_write or found.st_uid not in owners:
+            return Finding(
+                "WARN",
+                "folder",
+                f"{folder} has mode {mode:o} and is of {_owner(folder)}: others can replace"
+                " the file",
+                "whoever can write a queue file can run code as its workers: move it, or"
+                f" chmod go-w {folder}",
+            )
+    return Finding("OK", "folder", "nobody else can replace the file")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError):  # no name is known, or no names at all
+        return f"user {path.stat().st_uid}"
+
+
+def _inside(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
+    ((version,),) = db.execute("SELECT version FROM sitq_schema").fetchall()
+    if version == VERSION:
+        yield Finding("OK", "schema", f"version {version}")
+    else:
+        to_do = "it is migrated when a program opens it; keep a copy if older ones still use it"
+        yield Finding("WARN", "schema", f"version {version}, this sitq has {VERSION}", to_do)
+    mode = queue_file.journal_mode(db, path)
+    to_do = "" if mode == "wal" else "it becomes wal when a program of sitq opens it"
+    yield Finding("OK" if mode == "wal" else "WARN", "journal mode", mode, to_do)
+    wal = queue_file.size(f"{path}-wal")
     if wal > LARGE_WAL:
         to_do = "a program keeps a long read open; find and end it"
         yield Finding("WARN", "WAL", f"{wal:,} bytes", to_do)
@@ -128,27 +163,44 @@ def _health(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     else:
         to_do = "stop all workers, keep a copy, then: sqlite3 FILE .recover"
         yield Finding("FAIL", "integrity", found, to_do)
+    yield from _workers(db, path)
+    yield from _tasks(db)
 
 
-def _tasks(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
+def _workers(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
+    rows = queue_file.workers(db, path)
+    dead = [row for row in rows if row.alive is False]
+    if dead:
+        pids = ", ".join(str(row.pid) for row in dead)
+        held = sum(row.running for row in dead)
+        to_do = "start a worker: it takes back what they held"
+        yield Finding("WARN", "workers", f"{len(dead)} died (pid {pids}), holding {held}", to_do)
+    else:
+        yield Finding("OK", "workers", f"{len(rows)} at work")
+    unseen = [str(row.pid) for row in rows if row.alive is None]
+    if unseen:
+        to_do = "if they are dead, their tasks come back when their leases run out"
+        found = f"no liveness lock of pid {', '.join(unseen)}"
+        yield Finding("WARN", "liveness locks", found, to_do)
+    orphans = queue_file.orphans(path, rows)
+    if orphans:
+        found = f"{len(orphans)} without a worker: {', '.join(orphans[:3])}"
+        yield Finding("WARN", "lock files", found, f"harmless; delete them from {path}-workers")
+    served = {name for row in rows if row.alive is not False for name in row.queues}
+    for queue, state, count in queue_file.counts(db):
+        if state == "queued" and queue not in served:
+            to_do = f"start a worker with --queues {shown(queue)}"
+            found = f"{count:,} tasks are due in {queue!r}, and no worker serves it"
+            yield Finding("WARN", "waiting", found, to_do)
+
+
+def _tasks(db: sqlite3.Connection) -> Iterator[Finding]:
     for error, count in queue_file.parked(db):
         to_do = "start a worker with the Python and the serializer that wrote them"
         yield Finding("WARN", "parked tasks", f"{count:,}: {error}", to_do)
-    workers = queue_file.workers(db, path)
-    dead = [worker for worker in workers if not worker["alive"]]
-    if dead:
-        pids = ", ".join(str(worker["pid"]) for worker in dead)
-        to_do = "start a worker: it takes back what they held"
-        yield Finding("WARN", "workers", f"{len(dead)} died (pid {pids})", to_do)
-    else:
-        yield Finding("OK", "workers", f"{len(workers)} at work")
-    ((ahead,),) = db.execute(
-        "SELECT count(*) FROM sitq_tasks WHERE enqueued_ms > ?", (clocks.wall_ms() + 60_000,)
-    ).fetchall()
+    ahead = queue_file.from_the_future(db, CLOCK_SLACK_MS)
     if ahead:
         to_do = "set the clock: tasks with a delay wait until it has caught up"
         yield Finding("WARN", "clock", f"{ahead:,} tasks were enqueued in the future", to_do)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    else:
+        yield Finding("OK", "clock", "no task is from the future")

@@ -1,47 +1,81 @@
 """`sitq stats`: what is in a queue file, at a glance."""
 
 import json
-import os
+import sqlite3
+from typing import NamedTuple
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from sitq.cli import queue_file
+from sitq.cli.queue_file import WorkerRow
+from sitq.cli.terminal import cell, console, shown
+
+
+class Stats(NamedTuple):
+    file: str
+    counts: list[tuple[str, str, int]]
+    workers: list[WorkerRow]
+    oldest_waiting_s: float | None
+    next_due_s: float | None
 
 
 def show(path: str, *, as_json: bool) -> None:
     """Print the counts and the workers of the file."""
-    path = os.path.abspath(path)  # noqa: PTH100
-    with queue_file.opened(path) as db:
-        counts = queue_file.counts(db)
-        workers = queue_file.workers(db, path)
-        oldest, due = queue_file.oldest_waiting_s(db), queue_file.next_due_s(db)
+    stats = queue_file.look(path, _gather)
     if as_json:
-        tasks = [{"queue": queue, "state": state, "tasks": n} for queue, state, n in counts]
-        facts = {"file": path, "tasks": tasks, "workers": workers}
-        click.echo(json.dumps({**facts, "oldest_waiting_s": oldest, "next_due_s": due}, indent=2))
-        return
-    console = Console()
-    table = Table("queue", "state", title=f"tasks in {path}")
-    table.add_column("tasks", justify="right")
-    for queue, state, count in counts:
-        table.add_row(queue, state, f"{count:,}")
-    console.print(table)
-    if oldest is not None:
-        console.print(f"the oldest waiting task has been due for {oldest:,} s")
-    if due is not None:
-        console.print(f"the next scheduled task is due in {due:,} s")
-    table = Table("worker", "host", "pid", "queues", "running", "lease ends in", title="workers")
-    for worker in workers:
-        state = "" if worker["alive"] else " [red](dead)[/red]"
-        lease = "void" if worker["lease_s"] is None else f"{worker['lease_s']} s"
-        table.add_row(
-            f"{worker['id']}{state}",
-            worker["host"],
-            str(worker["pid"]),
-            worker["queues"],
-            f"{worker['running']} of {worker['slots']}",
-            lease,
+        click.echo(json.dumps(_as_json(stats), indent=2))
+    else:
+        _print(console(), stats)
+
+
+def _gather(db: sqlite3.Connection, path: str) -> Stats:
+    db.execute("BEGIN")  # so that all numbers are of one moment
+    return Stats(
+        path,
+        queue_file.counts(db),
+        queue_file.workers(db, path),
+        queue_file.oldest_waiting_s(db),
+        queue_file.next_due_s(db),
+    )
+
+
+def _as_json(stats: Stats) -> dict[str, object]:
+    return {
+        "file": stats.file,
+        "tasks": [{"queue": queue, "state": state, "tasks": n} for queue, state, n in stats.counts],
+        "workers": [worker._asdict() for worker in stats.workers],
+        "oldest_waiting_s": stats.oldest_waiting_s,
+        "next_due_s": stats.next_due_s,
+    }
+
+
+def _print(out: Console, stats: Stats) -> None:
+    tasks = Table("queue", "state", title="tasks", title_justify="left")
+    tasks.add_column("tasks", justify="right")
+    for queue, state, count in stats.counts:
+        tasks.add_row(cell(queue), cell(state), f"{count:,}")
+    out.print(shown(stats.file), soft_wrap=True)
+    out.print(tasks if stats.counts else "no tasks")
+    if stats.oldest_waiting_s is not None:
+        out.print(f"the oldest waiting task has been due for {stats.oldest_waiting_s:,} s")
+    if stats.next_due_s is not None:
+        out.print(f"the next scheduled task is due in {stats.next_due_s:,} s")
+    workers = Table("worker", "", "host", "pid", title="workers", title_justify="left")
+    workers.add_column("queues")
+    workers.add_column("running", justify="right")
+    workers.add_column("lease ends in", justify="right")
+    for row in stats.workers:
+        workers.add_row(
+            cell(row.id),
+            {True: cell("alive", "green"), False: cell("dead", "red"), None: cell("not known")}[
+                row.alive
+            ],
+            cell(row.host),
+            str(row.pid),
+            cell(", ".join(row.queues)),
+            f"{row.running} of {row.slots}",
+            "void" if row.lease_s is None else f"{row.lease_s:,} s",
         )
-    console.print(table if workers else "no worker is at work on this file")
+    out.print(workers if stats.workers else "no worker is at work on this file")

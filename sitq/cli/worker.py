@@ -1,20 +1,32 @@
-"""`sitq worker`: a worker in a process of its own, and what signals do to it."""
+"""`sitq worker`: a worker in a process of its own, and what signals do to it.
+
+The first SIGTERM or SIGINT drains, the second interrupts, the third kills. The first two are
+heard by the event loop. The third is counted in the signal handler itself, so a task that
+blocks the loop cannot keep the process alive.
+"""
 
 import importlib
+import importlib.util
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
+import anyio.abc
 import click
 
-from sitq.backends.sqlite import SQLiteBackend
+from sitq.adapters import calls
+from sitq.cli.terminal import shown
+from sitq.exceptions import SitqError, ValidationError
 from sitq.queue import TaskQueue
 from sitq.sync import SyncTaskQueue
 from sitq.worker import Worker
@@ -23,104 +35,196 @@ GRACE: Final = 30.0
 """Seconds that running tasks have after the first signal, where nobody says otherwise."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+OPTIONS: Final = {
+    "max_concurrency": "--concurrency",
+    "queues": "--queues",
+    "poll_interval": "--poll-interval",
+    "lease_for": "--lease",
+}
+"""What a Worker says itself."""
+
+
+# -- loading ---------------------------------------------------------------------------
 
 
 def load(target: str, app_dir: str | None, options: Mapping[str, Any]) -> Worker:
-    """Return the worker that *target* names, or one for the queue that it names."""
+    """Return the worker that *target* names, or one for the queue that it names.
+
+    Raises `click.UsageError` if there is none.
+    """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
         raise click.UsageError(f"{target!r} is not MODULE:OBJECT, as in 'shop.tasks:queue'")
-    if app_dir is not None:
-        sys.path.insert(0, os.path.abspath(app_dir))  # noqa: PTH100
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        hint = "" if app_dir else "; where it lies is said by --app-dir, as in --app-dir ."
-        raise click.UsageError(f"there is no module {module_name!r}{hint}") from None
+    found = _imported(module_name, app_dir)
     for name in path.split("."):
-        if not hasattr(found, name):
-            raise click.UsageError(f"{module_name!r} has no {path!r}")
-        found = getattr(found, name)
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise click.UsageError(f"{module_name!r} has no {path!r}") from None
     match found:
         case TaskQueue() | SyncTaskQueue():
-            return Worker(found.backend, found.serializer, **options)
+            try:
+                return Worker(found.backend, found.serializer, **options)
+            except ValidationError as error:
+                raise click.UsageError(str(error)) from None
         case Worker() if options:
-            raise click.UsageError(f"{target} is a Worker, which has its own {', '.join(options)}")
+            raise click.UsageError(
+                f"{target} is a Worker, which says itself what these options would:"
+                f" {', '.join(OPTIONS[name] for name in options)}"
+            )
         case Worker():
             return found
         case _:
             kind = type(found).__name__
-            raise click.UsageError(f"{target} is a {kind}; it must be a TaskQueue or a Worker")
+            raise click.UsageError(
+                f"{target} is of type {kind}; it must be a TaskQueue or a Worker"
+            )
 
 
-def run(worker: Worker, *, grace: float, drain: bool, log_level: str, trio: bool) -> None:
-    """Run *worker* until it has stopped, and leave the process."""
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    _say(f"worker {os.getpid()} on {worker.backend!r}, {worker.max_concurrency} at a time")
-    anyio.run(partial(_run, worker, grace, drain=drain), backend="trio" if trio else "asyncio")
-    _say(f"worker {os.getpid()} has stopped")
-    leave()
+def _imported(name: str, app_dir: str | None) -> Any:
+    if app_dir is not None:
+        sys.path.insert(0, os.path.abspath(app_dir))  # noqa: PTH100
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _failed(name, error) from error
+        hint = "" if app_dir else "; where it lies is said by --app-dir, as in --app-dir ."
+        raise click.UsageError(f"there is no module {error.name!r}{hint}") from None
+    except Exception as error:
+        raise _failed(name, error) from error
 
 
-async def _run(worker: Worker, grace: float, *, drain: bool) -> None:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_listen, worker, grace, tasks.start_soon)
-        await (worker.drain() if drain else worker.start())
-        tasks.cancel_scope.cancel()
+def _failed(name: str, error: Exception) -> click.UsageError:
+    """Say in a line what went wrong while a module was imported, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{last.filename}, line {last.lineno}"
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}, line {error.lineno}"
+    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    return click.UsageError(f"{name!r} could not be imported: {shown(what)} ({shown(where)})")
 
 
-async def _listen(worker: Worker, grace: float, start_soon: Callable[..., object]) -> None:
-    heard = 0
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            heard += 1
-            name = signal.Signals(number).name
-            if heard == 1:
-                _say(f"{name}: no new tasks; running ones have {grace:g} s to end")
-                start_soon(worker.stop, grace)
-            elif heard == 2:
-                _say(f"{name} again: running tasks are interrupted and handed back")
-                start_soon(worker.stop, 0)
-            else:
-                _say(f"{name} once more: killed")
-                os._exit(128 + number)
+def require_loop(*, trio: bool) -> None:
+    """Refuse trio where it is not installed."""
+    if trio and importlib.util.find_spec("trio") is None:
+        raise click.UsageError(
+            "--trio needs trio, which is not installed; from a clone of the repository:"
+            " pip install '.[trio]'"
+        )
 
 
-def run_until_input_closes(path: str, *, slots: int, trio: bool) -> None:
-    """Work on the file until the standard input ends: so does whoever started us."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the one who started us
-    worker = Worker(SQLiteBackend(path), max_concurrency=slots, poll_interval=0.1)
-
-    async def run() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(worker.start)
-            await anyio.to_thread.run_sync(sys.stdin.buffer.read)
-            await worker.stop(grace=5)
-
-    anyio.run(run, backend="trio" if trio else "asyncio")
-    leave()
+# -- running ---------------------------------------------------------------------------
 
 
-def leave() -> None:
-    """End the process, also where a thread of a task that was interrupted does not end."""
-    others = [
-        thread
-        for thread in threading.enumerate()
-        if thread is not threading.current_thread() and not thread.daemon
-    ]
-    for thread in others:
-        thread.join(LEAVE_AFTER / len(others))
-    stuck = [thread for thread in others if thread.is_alive()]
-    if stuck:
-        _say(f"left without {len(stuck)} threads of interrupted tasks, which do not end")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell on the standard error what the worker does."""
     click.echo(f"sitq: {text}", err=True)
+
+
+def run(
+    worker: Worker,
+    *,
+    grace: float,
+    drain: bool = False,
+    trio: bool,
+    say: Callable[[str], None] = say,
+) -> None:
+    """Run *worker* until it has stopped; where threads of tasks do not end, end the process."""
+    say(
+        f"worker {os.getpid()} on {worker.backend!r}, queues {', '.join(worker.queues)},"
+        f" {worker.max_concurrency} at a time"
+    )
+    main = partial(_run, worker, grace, drain, say)
+    anyio.run(main, backend="trio" if trio else "asyncio")
+    stuck = _wait_for_threads()
+    if not stuck:
+        say(f"worker {os.getpid()} has stopped")
+        return
+    say(
+        f"worker {os.getpid()} has stopped, and leaves behind what does not end:"
+        f" {', '.join(stuck)}; what ran there was handed back"
+    )
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _run(worker: Worker, grace: float, drain: bool, say: Callable[[str], None]) -> None:
+    error: SitqError | None = None
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_listen, worker, grace, say)
+        try:
+            await (worker.drain() if drain else worker.start())
+        except SitqError as raised:
+            error = raised  # outside, where no task group wraps it
+        tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def _listen(
+    worker: Worker,
+    grace: float,
+    say: Callable[[str], None],
+    *,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
+    heard = 0
+    with anyio.open_signal_receiver(*SIGNALS) as signals, _third_one_kills():
+        task_status.started()
+        async with anyio.create_task_group() as stops:
+            async for number in signals:
+                heard += 1
+                name = signal.Signals(number).name
+                if heard == 1:
+                    say(f"{name}: no new tasks; running ones have {grace:g} s to end")
+                    stops.start_soon(worker.stop, grace)
+                elif heard == 2:
+                    say(f"{name} again: running tasks are interrupted and handed back")
+                    stops.start_soon(worker.stop, 0)
+
+
+@contextmanager
+def _third_one_kills() -> Generator[None]:
+    """Count signals where they arrive, before the event loop hears of them."""
+    heard = 0
+    of_the_loop = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def count(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 3:
+            name = signal.Signals(number).name
+            os.write(2, f"sitq: {name} once more: killed\n".encode())
+            os._exit(128 + number)
+        handler = of_the_loop[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in SIGNALS:
+        signal.signal(number, count)
+    yield  # the event loop puts back what was there before it
+
+
+def _wait_for_threads() -> list[str]:
+    """Give threads of interrupted tasks a while; return where those stand that do not end."""
+    until = time.monotonic() + LEAVE_AFTER
+    while (stuck := _task_threads()) and time.monotonic() < until:
+        time.sleep(0.02)
+    return stuck
+
+
+def _task_threads() -> list[str]:
+    """Return where each thread stands that runs a task's function."""
+    places: list[str] = []
+    for ident, top in sys._current_frames().items():  # noqa: SLF001  # documented; to look only
+        frame: FrameType | None = top
+        while frame is not None and frame.f_code.co_filename != calls.__file__:
+            frame = frame.f_back
+        if frame is not None and ident != threading.get_ident():
+            code = top.f_code
+            places.append(f"{code.co_name} ({code.co_filename}, line {top.f_lineno})")
+    return places
