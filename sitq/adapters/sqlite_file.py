@@ -91,11 +91,31 @@ def inspect(path: str) -> sqlite3.Connection | None:
         raise NotADatabaseError(
             f"{path!r} is not an SQLite database: it has {stat.st_size} bytes; nothing was changed"
         )
-    # A read-only connection cannot checkpoint, so it changes nothing of a WAL that is there; one
-    # that may write leaves no empty WAL behind. A file name is bytes: as such it is quoted.
-    mode = "ro" if os.path.exists(path + "-wal") else "rw"  # noqa: PTH110
-    uri = f"file:{quote(os.fsencode(path))}?mode={mode}"
+    # A check of the rights alone: SQLite would go on with a file that it may only read.
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise _unwritable(path, "it may only be read")
+    # A file name is bytes: as such it is quoted.
+    uri = f"file:{quote(os.fsencode(path))}?mode={'ro' if _was_cut_off(path) else 'rw'}"
     return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+
+
+def _was_cut_off(path: str) -> bool:
+    """Say whether a WAL or a journal is there that whoever opens the file would play back.
+
+    A read-only connection does not: it changes nothing before the file is known to be ours. One
+    that may write, in turn, leaves no empty WAL behind.
+    """
+    path = os.path.realpath(path)  # SQLite, too, follows a link first
+    if os.path.exists(path + "-wal"):  # noqa: PTH110
+        return True
+    try:
+        with open(path + "-journal", "rb") as journal:  # noqa: PTH123  # not the database itself
+            header = journal.read(20)
+    except OSError:
+        return False
+    # Bytes 16 to 19 are the size to go back to (sqlite.org/fileformat2.html, section 3). None: the
+    # file was being made, by whomever, and there is nothing in it to be lost.
+    return any(header[16:20])
 
 
 def create(path: str) -> None:
@@ -114,7 +134,13 @@ def create(path: str) -> None:
 
 def refusal(path: str, error: sqlite3.Error) -> BackendError | None:
     """Return what *error* means for a file that is being opened, None if it says no more."""
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return FileRefusedError(
+            f"{path!r} was left in the midst of a change by another program that has died (its"
+            " -journal is there); nothing was changed. Open it with that program, which mends it"
+        )
+    match code & 0xFF:
         case sqlite3.SQLITE_NOTADB:
             return NotADatabaseError(f"{path!r} is not an SQLite database; nothing was changed")
         case sqlite3.SQLITE_CORRUPT:
@@ -123,12 +149,16 @@ def refusal(path: str, error: sqlite3.Error) -> BackendError | None:
                 " what can be read with: sqlite3 FILE .recover"
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return FileRefusedError(
-                f"{path!r} cannot be written ({error}): SQLite needs to write the file and its"
-                " folder, where -wal and -shm lie beside it"
-            )
+            return _unwritable(path, str(error))
         case _:
             return None
+
+
+def _unwritable(path: str, why: str) -> FileRefusedError:
+    return FileRefusedError(
+        f"{path!r} cannot be written ({why}): SQLite needs to write the file and its folder, where"
+        " -wal and -shm lie beside it"
+    )
 
 
 def _refuse_network(path: Path) -> None:

@@ -119,13 +119,14 @@ async def test_one_that_cannot_connect_says_why_and_that_its_thread_is_ending() 
 async def test_one_that_is_never_closed_says_nothing() -> None:
     connection = _Connection(connect_in_memory, iter_chunk_size=64)
     await connection
-    thread, tx = connection._thread, connection._tx
+    thread, tx, db = connection._thread, connection._tx, connection._connection
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         del connection
         gc.collect()
 
-    # Its thread is ended by hand, for the sake of the tests that follow.
+    # What it had is ended by hand, for the sake of the tests that follow.
     tx.put_nowait((None, lambda: aiosqlite.core._STOP_RUNNING_SENTINEL))
     thread.join(5)
     assert not thread.is_alive()
+    db.close()

@@ -199,6 +199,96 @@ def test_a_foreign_file_that_its_program_has_open_is_left_alone(tmp_path) -> Non
         assert db.execute("SELECT title FROM songs").fetchall() == [("Blue",)]
 
 
+def crashed_copy(path: Path, into: Path, *statements: str) -> None:
+    """Copy a database in the midst of its life, as a crash would leave it."""
+    with sql(path) as db:
+        for statement in statements:
+            db.execute(statement)
+        for suffix in ("", "-wal", "-journal"):
+            file = Path(f"{path}{suffix}")
+            if file.exists():
+                Path(f"{into}{suffix}").write_bytes(file.read_bytes())
+
+
+IN_WAL = (
+    "PRAGMA journal_mode = WAL",
+    "CREATE TABLE songs (title)",
+    "INSERT INTO songs VALUES ('Blue')",
+)
+IN_JOURNAL = (
+    "CREATE TABLE songs (title)",
+    "INSERT INTO songs VALUES (zeroblob(100000))",
+    "PRAGMA cache_size = 1",
+    "PRAGMA cache_spill = 1",
+    "BEGIN IMMEDIATE",
+    "UPDATE songs SET title = randomblob(100000)",
+)
+
+
+@pytest.mark.parametrize("by_link", [False, True], ids=["path", "link"])
+@pytest.mark.parametrize(
+    ("statements", "beside"),
+    [(IN_WAL, "-wal"), (IN_JOURNAL, "-journal")],
+    ids=["a WAL", "a hot journal"],
+)
+def test_what_a_crash_of_its_program_left_of_a_foreign_file_is_left_to_that_program(
+    tmp_path, statements, beside, by_link
+) -> None:
+    """The journal is still needed, and is its owner's to play back."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    crashed_copy(tmp_path / "alive.db", folder / "songs.db", *statements)
+    assert (folder / f"songs.db{beside}").stat().st_size > 1000
+    path = folder / "songs.db"
+    if by_link:
+        path = tmp_path / "link.db"
+        path.symlink_to(folder / "songs.db")
+    before = contents(folder)
+
+    with pytest.raises(FileRefusedError):
+        SQLiteBackend(path).open_store()
+    after = contents(folder)
+    after.pop("songs.db-shm", None)  # the index of a WAL, which any reader makes anew
+    assert after == before
+
+
+def test_a_hot_journal_is_named(tmp_path) -> None:
+    crashed_copy(tmp_path / "alive.db", tmp_path / "songs.db", *IN_JOURNAL)
+
+    with pytest.raises(FileRefusedError, match=r"in the midst of a change .* -journal"):
+        SQLiteBackend(tmp_path / "songs.db").open_store()
+
+
+def test_a_file_whose_making_was_cut_off_holds_nothing_and_is_taken(tmp_path) -> None:
+    """It may be a queue's own, at its very first transaction: nobody is to mend that by hand."""
+    crashed_copy(
+        tmp_path / "alive.db",
+        tmp_path / "tasks.db",
+        "PRAGMA cache_size = 1",
+        "PRAGMA cache_spill = 1",
+        "BEGIN IMMEDIATE",
+        "CREATE TABLE songs (title)",
+        "INSERT INTO songs VALUES (zeroblob(100000))",
+    )
+    assert (tmp_path / "tasks.db-journal").stat().st_size > 0
+    assert (tmp_path / "tasks.db").stat().st_size > 0
+
+    with closing(SQLiteBackend(tmp_path / "tasks.db").open_store()) as store:
+        store.apply([enqueue("a")])
+        assert count(store) == 1
+
+
+def test_what_a_crash_left_of_a_queue_is_played_back(tmp_path) -> None:
+    queue_file(tmp_path / "alive.db", tasks=1)
+    (tmp_path / "crashed").mkdir()
+    with closing(SQLiteBackend(tmp_path / "alive.db").open_store()) as alive:
+        alive.apply([enqueue("in the WAL")])
+        crashed_copy(tmp_path / "alive.db", tmp_path / "crashed" / "tasks.db")
+
+    with closing(SQLiteBackend(tmp_path / "crashed" / "tasks.db").open_store()) as store:
+        assert count(store) == 2
+
+
 def test_a_file_with_statistics_of_sqlites_own_is_not_refused(tmp_path) -> None:
     """ANALYZE and PRAGMA optimize are what any guide to SQLite tells people to run."""
     path = tmp_path / "tasks.db"

@@ -181,22 +181,22 @@ def test_one_thread_of_its_own_opens_uses_and_closes_the_store(begin) -> None:
 
 @pytest.mark.anyio
 async def test_renewal_goes_on_while_the_event_loop_is_blocked(begin) -> None:
-    lease = begin(lease_for=0.09)
+    lease = begin(lease_for=0.3)
     lease.thread.start()
     hold = await anyio.to_thread.run_sync(lease.hear, Hold)
     before = len(lease.store.asked(Renew))
 
-    for _ in range(3):
+    for _ in range(4):
         time.sleep(0.1)  # noqa: ASYNC251  # so blocked is a loop in which a task computes
     renewals = lease.store.asked(Renew)[before:]
-    assert len(renewals) >= 5
+    assert len(renewals) >= 2
     assert {renew.worker_id for renew in renewals} == {hold.worker_id}
     assert lease.end() is None
     assert not any(isinstance(news, LetGo) for news in lease.heard_since())
 
 
 def test_a_lease_that_was_refused_is_let_go_and_another_life_begins(begin) -> None:
-    lease = begin(lease_for=0.06)
+    lease = begin(lease_for=0.15)
     lease.thread.start()
     first = lease.hear(Hold)
     lease.store.answers[Renew] = Unregistered()
@@ -212,7 +212,7 @@ def test_a_lease_that_was_refused_is_let_go_and_another_life_begins(begin) -> No
 
 
 def test_a_life_that_its_worker_has_disowned_is_not_renewed(begin) -> None:
-    lease = begin(lease_for=0.06)
+    lease = begin(lease_for=0.15)
     lease.thread.start()
     first = lease.hear(Hold)
     lease.thread.disown(first.worker_id)
