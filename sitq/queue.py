@@ -4,7 +4,7 @@ A queue holds no connection: it speaks through its backend, which connects on fi
 number of queues may share a backend.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -26,7 +26,7 @@ from sitq.request import (
     value_of,
 )
 from sitq.serialization import Serializer, checked_serializer
-from sitq.task import DEFAULTS, OptionFields, Options, Task, TaskFunction
+from sitq.task import DEFAULTS, OptionFields, Options, Task, TaskFunction, added
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -37,13 +37,13 @@ T_co = TypeVar("T_co", covariant=True)
 class Enqueuer:
     """Enqueues with some options changed: what `queue.using(...)` gives."""
 
-    def __init__(self, queue: "TaskQueue", changes: Mapping[str, Any]) -> None:
+    def __init__(self, queue: "TaskQueue", changes: OptionFields) -> None:
         self._queue = queue
         self._changes = changes
 
     def using(self, **options: Unpack[OptionFields]) -> "Enqueuer":
         """Return one with more options changed."""
-        return Enqueuer(self._queue, {**self._changes, **options})
+        return Enqueuer(self._queue, added(self._changes, options))
 
     @overload
     async def enqueue(
@@ -80,7 +80,7 @@ class QueuedFunction(TaskFunction[P, R_co, T_co]):
         super().__init__(function, options)
         self._queue = queue
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskId[T_co]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskId[T_co]:
         """Store a call; return its id once it is durable. Raises as `TaskQueue.enqueue` does."""
         (task_id,) = await self._queue._store([self.call(*args, **kwargs)], {})  # noqa: SLF001
         return task_id
@@ -185,8 +185,7 @@ class TaskQueue:
 
     def using(self, **options: Unpack[OptionFields]) -> Enqueuer:
         """Return a way to enqueue with these options: `queue.using(delay=5).enqueue(f, 1)`."""
-        self._defaults.using(**options)  # so that a mistake shows here
-        return Enqueuer(self, options)
+        return Enqueuer(self, added({}, options))
 
     @overload
     def task(
@@ -205,7 +204,7 @@ class TaskQueue:
         changed = self._defaults.using(**options)
         return lambda function: QueuedFunction(function, changed, self)
 
-    async def _store(self, tasks: Iterable[Task[T]], changes: Mapping[str, Any]) -> list[TaskId[T]]:
+    async def _store(self, tasks: Iterable[Task[T]], changes: OptionFields) -> list[TaskId[T]]:
         op = self._desk.op(tasks, changes)
         if not op.tasks:
             return []

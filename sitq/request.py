@@ -4,7 +4,7 @@ Pure, and the same for `TaskQueue` and `SyncTaskQueue`: they differ in how they 
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from sitq.protocol.lifecycle import FINAL
 from sitq.protocol.ops import Cancelled, Conflict, Enqueue, Enqueued, Fetched, Outcome, TaskRow
 from sitq.protocol.waiter import Deliver, GiveUp, Miss
 from sitq.serialization import Serializer, unseal
-from sitq.task import Options, Task
+from sitq.task import OptionFields, Options, Task
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Desk:
     max_payload: int
     defaults: Options
 
-    def op(self, tasks: Iterable[Task[Any]], changes: Mapping[str, Any]) -> Enqueue:
+    def op(self, tasks: Iterable[Task[Any]], changes: OptionFields) -> Enqueue:
         """Return the op that enqueues *tasks*, with *changes* of the options of each."""
         new = []
         may_exist = False
@@ -68,7 +68,15 @@ class Desk:
                 f"task {result.task_id} has no value: it ended as {result.status.value!r}"
                 f" ({result.error or result.reason or 'no error is known'})"
             )
-        return unseal(self.serializer, result.value)
+        try:
+            return unseal(self.serializer, result.value)
+        except SerializationError:
+            raise
+        except Exception as error:
+            raise SerializationError(
+                f"the value of task {result.task_id} cannot be read: {type(error).__name__}:"
+                f" {error}. It is stored as it was; read it where what it is made of can be imported"
+            ) from error
 
 
 def one_call(

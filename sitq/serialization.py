@@ -105,11 +105,11 @@ def seal(serializer: Serializer, value: Any) -> bytes:
 
 def unseal(serializer: Serializer, data: bytes) -> Any:
     """Return the value in an envelope; raise `UnreadableError` if its stamp is not known."""
-    if data[:3] != MAGIC:
+    if data[:3] != MAGIC or len(data) == 3:
         raise UnreadableError(
             f"format {data[:3].hex() or 'none'}",
-            f"the payload begins with {data[:3]!r}, and this sitq reads only {MAGIC!r}: it was"
-            " written by a newer sitq, or is damaged",
+            f"the payload begins with {data[:3]!r}, and this sitq reads only {MAGIC!r} and what"
+            " follows it: it was written by a newer sitq, or is damaged",
         )
     end = 4 + data[3]
     stamp = data[4:end].decode("ascii", "replace")

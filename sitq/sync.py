@@ -7,7 +7,7 @@ where it blocks for as long as a commit takes.
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -42,7 +42,7 @@ from sitq.request import (
     value_of,
 )
 from sitq.serialization import Serializer, checked_serializer
-from sitq.task import DEFAULTS, OptionFields, Options, Task, TaskFunction
+from sitq.task import DEFAULTS, OptionFields, Options, Task, TaskFunction, added
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -53,13 +53,13 @@ T_co = TypeVar("T_co", covariant=True)
 class SyncEnqueuer:
     """Enqueues with some options changed: what `queue.using(...)` gives."""
 
-    def __init__(self, queue: "SyncTaskQueue", changes: Mapping[str, Any]) -> None:
+    def __init__(self, queue: "SyncTaskQueue", changes: OptionFields) -> None:
         self._queue = queue
         self._changes = changes
 
     def using(self, **options: Unpack[OptionFields]) -> "SyncEnqueuer":
         """Return one with more options changed."""
-        return SyncEnqueuer(self._queue, {**self._changes, **options})
+        return SyncEnqueuer(self._queue, added(self._changes, options))
 
     @overload
     def enqueue(
@@ -92,7 +92,7 @@ class SyncQueuedFunction(TaskFunction[P, R_co, T_co]):
         super().__init__(function, options)
         self._queue = queue
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskId[T_co]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskId[T_co]:
         """Store a call; return its id. Raises as `TaskQueue.enqueue` does."""
         (task_id,) = self._queue._store([self.call(*args, **kwargs)], {})  # noqa: SLF001
         return task_id
@@ -130,8 +130,7 @@ class SyncTaskQueue:
         self.serializer = checked_serializer(serializer)
         self._defaults = DEFAULTS.using(**defaults)
         self._desk = Desk(self.serializer, backend.max_payload, self._defaults)
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._locks: dict[int, threading.Lock] = {}
         self._store_of: tuple[int, Store] | None = None  # with the process that opened it
         self._closed = False
 
@@ -173,8 +172,7 @@ class SyncTaskQueue:
 
     def using(self, **options: Unpack[OptionFields]) -> SyncEnqueuer:
         """Return a way to enqueue with these options."""
-        self._defaults.using(**options)  # so that a mistake shows here
-        return SyncEnqueuer(self, options)
+        return SyncEnqueuer(self, added({}, options))
 
     @overload
     def task(
@@ -193,7 +191,7 @@ class SyncTaskQueue:
         changed = self._defaults.using(**options)
         return lambda function: SyncQueuedFunction(function, changed, self)
 
-    def _store(self, tasks: Iterable[Task[T]], changes: Mapping[str, Any]) -> list[TaskId[T]]:
+    def _store(self, tasks: Iterable[Task[T]], changes: OptionFields) -> list[TaskId[T]]:
         op = self._desk.op(tasks, changes)
         if not op.tasks:
             return []
@@ -248,8 +246,6 @@ class SyncTaskQueue:
     # -- the connection --------------------------------------------------------------------
 
     def _apply(self, op: Op) -> Outcome:
-        if self._pid != os.getpid():  # another thread may have held the lock at the fork
-            self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             try:
                 store = self._open()
@@ -260,6 +256,11 @@ class SyncTaskQueue:
                     raise in_doubt(error.error) from error
                 raise refused(error.error) from error
         return outcome
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """The lock of this process: another thread may have held the parent's at a fork."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _open(self) -> Store:
         if self._closed:

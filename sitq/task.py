@@ -83,7 +83,8 @@ class Options:
         timeout: seconds or a timedelta that one attempt may run (default: no limit).
         retry: how often it is tried (default: once).
         max_crashes: how many workers may die while they run it before it fails (default: 3).
-        task_id: an id of your own. Enqueueing the same call again under it changes nothing.
+        task_id: an id of your own. Enqueueing the same call again under it changes nothing; the
+            same is what serialises to the same bytes.
     """
 
     queue: str = "default"
@@ -144,6 +145,17 @@ class Options:
         )
 
 
+def added(earlier: OptionFields, later: OptionFields) -> OptionFields:
+    """Return *earlier* changes of options with *later* ones. Raises `ValidationError`."""
+    DEFAULTS.using(**later)  # so that a mistake shows where it is made
+    merged: OptionFields = {**earlier, **later}
+    if "eta" in later:  # of these two, the one that is said later holds
+        merged.pop("delay", None)
+    elif "delay" in later:
+        merged.pop("eta", None)
+    return merged
+
+
 _NAMES: Final = frozenset(field.name for field in fields(Options))
 DEFAULTS: Final = Options()
 
@@ -177,9 +189,8 @@ class Task(Generic[T_co]):
 
     def using(self, **options: Unpack[OptionFields]) -> Self:
         """Return the same call with these options changed."""
-        (self._own or DEFAULTS).using(**options)  # so that a mistake shows here
         same = object.__new__(type(self))
-        same.__dict__.update(self.__dict__, _changes={**self._changes, **options})
+        same.__dict__.update(self.__dict__, _changes=added(self._changes, options))
         return same
 
     def options(self, defaults: Options) -> Options:
@@ -247,10 +258,10 @@ class TaskFunction(Generic[P, R_co, T_co]):
         self.__sitq_function__ = function
         self.__sitq_options__ = options
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.__sitq_function__(*args, **kwargs)
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Task[T_co]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Task[T_co]:
         """Return the call without enqueueing it, for `enqueue_many`."""
         make: Any = Task
         task: Task[T_co] = make(self, *args, **kwargs)

@@ -5,6 +5,7 @@ message says which value, which rule, and what to do instead.
 """
 
 import contextlib
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -115,7 +116,11 @@ def function(value: Any) -> None:
         )
     if not callable(value):
         raise ValidationError(f"enqueue takes a function or another callable first, not {value!r}")
-    called = value if inspect.isroutine(value) else getattr(value, "__call__", value)  # noqa: B004
+    called = value
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not inspect.isroutine(called):
+        called = getattr(called, "__call__", called)  # noqa: B004
     if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
         raise ValidationError(
             f"{_name(value)} is a generator function: a task returns one value; collect the"

@@ -82,6 +82,9 @@ class Driver(Protocol):
     async def close(self) -> None:
         """Close the store. Nothing is under way then."""
 
+    def abandon(self) -> None:
+        """Have the store closed in its own time: the event loop is over, and nobody waits."""
+
 
 class Loop(Protocol):
     """What is needed of an event loop beyond anyio."""
@@ -107,9 +110,12 @@ class Loop(Protocol):
         """Say whether the caller runs in this loop."""
         ...
 
-    def is_torn_down(self) -> bool:
-        """Say whether the current task was cancelled from outside of all cancel scopes."""
+    def cancelled_outside(self) -> Callable[[], bool]:
+        """Return what says whether the task that calls this was cancelled outside of all scopes."""
         ...
+
+    async def clear_own_cancellation(self) -> None:
+        """Forget a cancellation that the current task has asked of itself outside of all scopes."""
 
     def guard(self, function: F) -> F:
         """Keep a Ctrl-C of the user away from *function*, whoever runs it."""

@@ -34,7 +34,8 @@ MAX_TRACEBACK: Final = 64 * 1024
 class Workbench:
     """What all calls of one worker share.
 
-    *thread_returned* is called in the loop once a thread that was abandoned has ended.
+    *thread_returned* is called in the loop once a thread that was abandoned has ended;
+    *is_torn_down* says whether the worker itself is being cancelled.
     """
 
     loop: Loop
@@ -42,6 +43,7 @@ class Workbench:
     max_payload: int
     limiter: anyio.CapacityLimiter
     thread_returned: Callable[[], object]
+    is_torn_down: Callable[[], bool]
 
 
 class Execution:
@@ -65,7 +67,9 @@ class Execution:
         being torn down.
         """
         with self.scope:
-            return await self._run()
+            ending = await self._run()
+            await self._bench.loop.clear_own_cancellation()
+            return ending
         return Interrupted()
 
     async def _run(self) -> Ending:
@@ -121,7 +125,7 @@ class Execution:
     def _own_failure(self, error: BaseException) -> BaseException | None:
         """Return what of *error* the task is to answer for; None if it was merely stopped."""
         cancelled = anyio.get_cancelled_exc_class()
-        stopped = self.scope.cancel_called or self._bench.loop.is_torn_down()
+        stopped = self.scope.cancel_called or self._bench.is_torn_down()
         if not stopped:
             return error
         if isinstance(error, cancelled):
@@ -185,19 +189,29 @@ def describe(error: BaseException, about: str = "") -> Failure:
     try:
         text = str(error)
     except BaseException as second:  # noqa: BLE001
-        text = f"(its text could not be made: {type(second).__name__})"
+        text = f"(its text could not be made: {_class_name(type(second))})"
     try:
-        # The first frame is ours, where the task was called.
-        behind = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        behind = error.__traceback__
+        while behind is not None and behind.tb_frame.f_code.co_filename == __file__:
+            behind = behind.tb_next  # the first frames are ours, where the task was called
         lines = traceback.format_exception(type(error), error, behind)
         trace = "".join(lines)
     except BaseException:  # noqa: BLE001
         trace = ""
+    name = _class_name(type(error))
     return Failure(
-        error=clean(about + (text or type(error).__name__), MAX_ERROR),
-        error_type=clean(type(error).__name__, 100),
+        error=clean(about + (text or name), MAX_ERROR),
+        error_type=clean(name, 100),
         traceback=clean(trace, MAX_TRACEBACK, keep_end=True) or None,
     )
+
+
+def _class_name(kind: type) -> str:
+    try:
+        return str(kind.__name__)
+    except BaseException:  # noqa: BLE001  # a metaclass may do anything
+        name: str = type.__dict__["__name__"].__get__(kind)
+        return name
 
 
 def clean(text: str, most: int, *, keep_end: bool = False) -> str:

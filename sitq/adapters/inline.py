@@ -43,3 +43,6 @@ class InlineDriver:
 
     async def close(self) -> None:
         pass
+
+    def abandon(self) -> None:
+        pass

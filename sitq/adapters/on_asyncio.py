@@ -52,9 +52,20 @@ class AsyncioLoop:
     def is_current(self) -> bool:
         return is_here() and asyncio.get_running_loop() is self._loop
 
-    def is_torn_down(self) -> bool:
+    def cancelled_outside(self) -> Callable[[], bool]:
         task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        assert task is not None
+        before = task.cancelling()
+        return lambda: task.cancelling() > before
+
+    async def clear_own_cancellation(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if task.cancelling():
+            while task.uncancel():
+                pass
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # before 3.13, uncancel() leaves it to be thrown here
 
     def guard(self, function: F) -> F:
         return function  # here Ctrl-C reaches the main task, never the one that happens to run
@@ -103,6 +114,10 @@ class AiosqliteDriver:
         await self._db.run(self._store.close)
         await self._db.close()
 
+    def abandon(self) -> None:
+        self._db.submit(self._store.close)
+        self._db.submit(self._db.end)
+
 
 class _Connection(aiosqlite.Connection):
     """aiosqlite's connection, with a way to hand its thread a function and not wait.
@@ -119,6 +134,10 @@ class _Connection(aiosqlite.Connection):
     def stop(self) -> "asyncio.Future[object] | None":
         self.stopped = super().stop()
         return self.stopped
+
+    def end(self) -> None:
+        """End the thread; called in it, where no loop is, so there is nobody to be told."""
+        super().stop()
 
     def submit(self, function: Callable[[], None]) -> None:
         self._tx.put_nowait((None, function))

@@ -40,8 +40,11 @@ class TrioLoop:
     def is_current(self) -> bool:
         return is_here() and trio.lowlevel.current_trio_token() is self._token
 
-    def is_torn_down(self) -> bool:
-        return False  # trio cancels by scopes only
+    def cancelled_outside(self) -> Callable[[], bool]:
+        return lambda: False  # trio cancels by scopes only
+
+    async def clear_own_cancellation(self) -> None:
+        pass
 
     def guard(self, function: F) -> F:
         """Let Ctrl-C reach the main task, and not whichever task happens to run."""

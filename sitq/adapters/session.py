@@ -57,6 +57,12 @@ class Session:
         """Whether it can be replaced: its loop has ended, or belongs to the parent of a fork."""
         return self._pid != os.getpid() or self.loop.is_over()
 
+    def abandon(self) -> None:
+        """Let go of the connections of a loop that has ended; a fork has left them behind."""
+        if self._pid == os.getpid():
+            for driver in self._drivers:
+                driver.abandon()
+
     async def opened(self) -> None:
         """Return once both connections are open; raise what kept them from it."""
         await self._opened.wait()

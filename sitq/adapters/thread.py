@@ -36,8 +36,11 @@ class ThreadDriver:
         self._work.put(apply)
 
     async def close(self) -> None:
-        self._work.put(None)
+        self.abandon()
         await self._closed.wait()
+
+    def abandon(self) -> None:
+        self._work.put(None)
 
     def _run(self, done: Callable[[Exception | None], None]) -> None:
         try:

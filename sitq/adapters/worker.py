@@ -81,6 +81,7 @@ class WorkerDriver:
             max_payload=session.max_payload,
             limiter=anyio.CapacityLimiter(config.max_concurrency),
             thread_returned=partial(self.post, ThreadReturned()),
+            is_torn_down=session.loop.cancelled_outside(),
         )
         self._lease = LeaseThread(
             LeaseMachine(lease),

@@ -65,7 +65,11 @@ class Backend(ABC):
         """Store what has been asked, then close. What comes later raises `BackendClosedError`."""
         self._closed = True
         session, self._session = self._session, None
-        if session is not None and session.loop.is_current():
+        if session is None:
+            return
+        if session.is_over:
+            session.abandon()
+        elif session.loop.is_current():
             await session.close()
 
     async def session(self) -> Session:
@@ -84,11 +88,13 @@ class Backend(ABC):
 
     def _begin_session(self) -> Session:
         loop = current_loop()
-        if self._session is not None and not self._session.is_over:
-            raise BackendInUseError(
-                f"{self!r} is at work in another event loop that still runs; make a backend of its"
-                " own for this one (several may share a file)"
-            )
+        if self._session is not None:
+            if not self._session.is_over:
+                raise BackendInUseError(
+                    f"{self!r} is at work in another event loop that still runs; make a backend of"
+                    " its own for this one (several may share a file)"
+                )
+            self._session.abandon()
         self._session = Session(
             loop, self.make_driver, self.open_store, self.presence(), self.max_payload
         )
