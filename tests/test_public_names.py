@@ -12,7 +12,7 @@ import sitq
 
 def test_a_type_checker_and_a_program_see_the_same_names() -> None:
     tree = ast.parse(Path(sitq.__file__).read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
         alias.asname: line.module
         for line in block.body

@@ -24,9 +24,10 @@ def refused(checker: str, file: str) -> tuple[set[int], str]:
     return {int(line) for line in lines}, said
 
 
+@pytest.mark.parametrize("file", ["right.py", "star.py"])
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_right_calls_have_the_right_types(checker) -> None:
-    lines, said = refused(checker, "right.py")
+def test_right_calls_have_the_right_types(checker, file) -> None:
+    lines, said = refused(checker, file)
 
     assert not lines, said
     assert "rror" not in said.replace("0 errors", ""), said
