@@ -92,6 +92,8 @@ class LeaseConfig:
     lease_for: float = 30.0
     retention: float | None = None
     stamps: tuple[str, ...] = ()
+    watch_every: float = WATCH_EVERY
+    upkeep_every: float = UPKEEP_EVERY
 
 
 # -- events ----------------------------------------------------------------------------
@@ -352,8 +354,8 @@ class LeaseMachine:
         if self.state is LeaseState.REGISTERING:
             self.state = LeaseState.LOOKING
             self._due |= {LeaseTimer.WATCH, LeaseTimer.UPKEEP}
-            self._timers.set(LeaseTimer.WATCH, now + WATCH_EVERY)
-            self._timers.set(LeaseTimer.UPKEEP, now + UPKEEP_EVERY)
+            self._timers.set(LeaseTimer.WATCH, now + self.config.watch_every)
+            self._timers.set(LeaseTimer.UPKEEP, now + self.config.upkeep_every)
         self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)
         self._timers.set(LeaseTimer.EXPIRE, until)
         self._until = until
@@ -407,10 +409,10 @@ class LeaseMachine:
                     self._go(effects)
                 case LeaseTimer.WATCH:
                     self._due.add(timer)
-                    self._timers.set(timer, now + WATCH_EVERY)
+                    self._timers.set(timer, now + self.config.watch_every)
                 case LeaseTimer.UPKEEP:
                     self._due.add(timer)
-                    self._timers.set(timer, now + UPKEEP_EVERY)
+                    self._timers.set(timer, now + self.config.upkeep_every)
                 case LeaseTimer.RENEW:
                     self._due.add(timer)
                 case _:

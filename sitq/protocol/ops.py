@@ -4,8 +4,8 @@ An op is a value; a batch of ops is one transaction. Refusals that will happen (
 worker, an id given twice) are outcomes, not exceptions.
 
 Any op may be asked again after its answer was lost. An enqueue is known by its ids, a settle
-by its token, a renew, retire and rescue by the worker's row. A reserve that is asked again
-reserves afresh, and what the lost answer named comes back when its worker retires or dies.
+by its token, a renew, retire and rescue by the worker's row. A reserve that is asked again says
+what its worker knows to hold, and is given what the lost answer named before anything else.
 """
 
 from collections.abc import Mapping
@@ -151,11 +151,16 @@ class Enqueue(NamedTuple):
 
 @message
 class Reserve(NamedTuple):
-    """Give up to *limit* tasks of *queues* to a worker that is registered."""
+    """Give up to *limit* tasks of *queues* to a worker that is registered.
+
+    *known* is given after an answer was lost: the tasks that the worker knows to hold. All others
+    that the store has it hold come first.
+    """
 
     worker_id: str
     queues: tuple[str, ...]
     limit: int
+    known: tuple[int, ...] | None = None
 
 
 @message

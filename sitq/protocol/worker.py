@@ -9,6 +9,7 @@ The promises:
 - The settle of a finished task and the reserve that refills its slot leave in one `Store`,
   hence in one transaction, together with all else that became ready in the same turn.
 - It runs nothing that was reserved under a lease which it has lost, and settles nothing.
+- What an answer named that was lost on its way is found again with the next one.
 - A stop stands, even if it was asked before `Started`.
 
 Events of one turn of the loop are told one by one and closed by `TurnEnded`; only then does
@@ -226,6 +227,7 @@ class WorkerMachine:
         self._asked: dict[int, tuple[Op, ...]] = {}
         self._ticket = 0
         self._reserving = False
+        self._lost_an_answer = False  # to a reserve, which may have given us tasks
         self._wants_tasks = False
         self._failures = 0  # of storage, in a row
 
@@ -336,7 +338,7 @@ class WorkerMachine:
                     effects.append(Late(op.task_id))
             else:
                 assert isinstance(op, Reserve)
-                self._reserving = False
+                self._reserving = self._lost_an_answer = False
                 if op.worker_id != self._worker_id:
                     continue  # reserved by a life that is over, and rescued with it
                 if isinstance(outcome, Unregistered) or self._timers.is_due(WorkerTimer.LEASE, now):
@@ -384,7 +386,7 @@ class WorkerMachine:
         for op in ops:
             if isinstance(op, Reserve):
                 self._reserving = False
-                self._wants_tasks = True
+                self._wants_tasks = self._lost_an_answer = True
             else:
                 assert isinstance(op, Settle)
                 if op.worker_id == self._worker_id:  # else the lease was lost meanwhile
@@ -439,11 +441,18 @@ class WorkerMachine:
             self._wants_tasks = False
             self._reserving = True
             self._timers.stop(WorkerTimer.POLL)
-            ops.append(Reserve(self._worker_id, self.config.queues, free))
+            known = self._known() if self._lost_an_answer else None
+            ops.append(Reserve(self._worker_id, self.config.queues, free, known))
         if ops:
             self._ticket += 1
             self._asked[self._ticket] = tuple(ops)
             effects.append(Store(self._ticket, tuple(ops)))
+
+    def _known(self) -> tuple[int, ...]:
+        """Return the numbers of all tasks that are or may be held, as far as is known here."""
+        settles = [op for ops in self._asked.values() for op in ops if isinstance(op, Settle)]
+        keys = {*self._running, *(op.key for op in settles)}
+        return tuple(sorted(key.seq for key in keys))
 
     def _check_done(self, effects: list[WorkerEffect]) -> None:
         if (

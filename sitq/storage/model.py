@@ -248,7 +248,10 @@ class Model:
                 self._move(due, Move.PROMOTE)
         if op.worker_id not in self._workers:
             return Unregistered()
-        tasks: list[Reservation] = []
+        tasks: list[_Task] = []
+        if op.known is not None:
+            forgotten = [t for t in self._held_by(op.worker_id) if t.seq not in op.known]
+            tasks += forgotten[: op.limit]
         while len(tasks) < op.limit:
             firsts = [self._next(self._queued, queue, TaskState.QUEUED) for queue in op.queues]
             ready = [task for task in firsts if task is not None]
@@ -259,16 +262,15 @@ class Model:
             task.token += 1
             task.attempt += 1
             self._move(task, Move.RESERVE)
-            new = task.new
-            tasks.append(
-                Reservation(task.key, new.id, new.name, new.payload, task.attempt, new.policy)
-            )
-        if len(tasks) == op.limit:
-            return Reserved(tuple(tasks))
+            tasks.append(task)
+        tasks.sort(key=lambda task: (-task.new.priority, task.seq))
+        given = tuple(_reservation(task) for task in tasks)
+        if len(given) == op.limit:
+            return Reserved(given)
         firsts = [self._next(self._scheduled, queue, TaskState.SCHEDULED) for queue in op.queues]
         due_at = [task.run_at_ms for task in firsts if task is not None]
         next_due_in = max(0, min(due_at) - now.wall_ms) / 1000 if due_at else None
-        return Reserved(tuple(tasks), next_due_in)
+        return Reserved(given, next_due_in)
 
     def _next(
         self, heaps: dict[str, list[tuple[int, int]]], queue: str, state: TaskState
@@ -426,6 +428,11 @@ _RANK: Final = {
     )
 }
 """Ops of one batch are concurrent, so any order is right; the tests want the SQL's."""
+
+
+def _reservation(task: _Task) -> Reservation:
+    new = task.new
+    return Reservation(task.key, new.id, new.name, new.payload, task.attempt, new.policy)
 
 
 def _row(task: _Task) -> TaskRow:

@@ -126,6 +126,14 @@ _NEXT: Final = f"""
         ORDER BY priority DESC, seq LIMIT ?
 """
 
+# What a lost answer has given to a worker. Served by sitq_tasks_held.
+FORGOTTEN: Final = f"""
+    SELECT seq, token, id, name, payload, attempt, policy, max_crashes, priority FROM sitq_tasks
+    WHERE worker_id = ? AND {_in(Move.COMPLETE)}
+        AND seq NOT IN (SELECT value FROM json_each(?))
+    ORDER BY seq LIMIT ?
+"""
+
 # Served by sitq_tasks_scheduled.
 NEXT_DUE: Final = f"""
     SELECT min(run_at_ms) FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ?
@@ -422,13 +430,18 @@ def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:
 
 def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
-    per_queue = [param for queue in op.queues for param in (queue, op.limit)]
+    forgotten: Sequence[Row] = ()
+    if op.known is not None:
+        forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
+    limit = op.limit - len(forgotten)
+    per_queue = [param for queue in op.queues for param in (queue, limit)]
     if len(op.queues) > 1:
-        per_queue.append(op.limit)
-    rows = yield Query(
+        per_queue.append(limit)
+    fresh = yield Query(
         reserve_statement(len(op.queues)),
         (op.worker_id, now.wall_ms, op.worker_id, *per_queue),
     )
+    rows = [*forgotten, *fresh]
     if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
         return Unregistered()
     # By priority, then first come, first served.

@@ -77,8 +77,8 @@ class Told:
         return self.turn(Stored(self.ticket, outcomes), *then, now=now)
 
 
-def reserve(limit, worker_id="w", queues=("default",)) -> Reserve:
-    return Reserve(worker_id, queues, limit)
+def reserve(limit, worker_id="w", queues=("default",), known=None) -> Reserve:
+    return Reserve(worker_id, queues, limit, known)
 
 
 def settle(n, verdict, worker_id="w") -> Settle:
@@ -248,8 +248,31 @@ def test_verdicts_are_kept_until_the_store_has_taken_them() -> None:
     assert told.turn(TaskEnded(TaskKey(2, 1), DONE), now=10.1) == []  # it is left alone
     assert told.machine.next_deadline() == 10.2
     assert told.turn(now=10.2) == [
-        [settle(1, Completed(b"ok")), settle(2, Completed(b"ok")), reserve(2)]
+        [settle(1, Completed(b"ok")), settle(2, Completed(b"ok")), reserve(2, known=())]
     ]
+
+
+def test_what_an_answer_named_that_was_lost_is_asked_for_with_the_next_reserve() -> None:
+    """It may have been stored: then it is ours, and nobody else would ever run it."""
+    told = holding(1, 2, max_concurrency=4)
+    told.turn(TaskEnded(TaskKey(1, 1), DONE))  # which asks for more
+    settling = told.ticket
+    told.turn(StoreFailed(settling, DISK), now=10.0)
+
+    assert told.turn(now=10.2) == [[settle(1, Completed(b"ok")), reserve(3, known=(2,))]]
+    forgotten = task(7)
+    assert told.stored(Settled(True), Reserved((forgotten,)), now=10.3) == [Execute(forgotten)]
+    assert told.turn(Woken(), now=10.4) == [[reserve(2)]]  # the answers arrive again
+
+
+def test_a_verdict_under_way_is_of_a_task_that_is_known() -> None:
+    told = holding(1, 2, max_concurrency=4)
+    told.turn(Woken())
+    looking = told.ticket
+    told.turn(TaskEnded(TaskKey(1, 1), DONE))  # its verdict leaves alone
+    told.turn(StoreFailed(looking, DISK), now=10.0)
+
+    assert told.turn(now=10.2) == [[reserve(3, known=(1, 2))]]
 
 
 def test_the_pauses_grow_while_the_store_fails_and_begin_anew_after_it_has_answered() -> None:
@@ -259,7 +282,7 @@ def test_the_pauses_grow_while_the_store_fails_and_begin_anew_after_it_has_answe
         told.turn(LeaseHeld("w", 1000.0), StoreFailed(told.ticket, DISK), now=now)
         pauses.append(round(told.machine.next_deadline() - now, 6))
         now = told.machine.next_deadline()
-        assert told.turn(now=now) == [[reserve(1)]]
+        assert told.turn(now=now) == [[reserve(1, known=())]]
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
     told.stored(Reserved(()), now=now)
@@ -278,7 +301,7 @@ def test_a_worker_that_lost_its_lease_interrupts_its_tasks_and_settles_nothing()
 
     assert told.turn(LeaseLost("w"), now=1.0) == [Interrupt(TaskKey(1, 1), Why.LEASE_LOST)]
     assert told.turn(TaskEnded(TaskKey(1, 1), DONE), now=2.0) == []
-    assert told.turn(LeaseHeld("w2", 27.0), now=3.0) == [[reserve(2, "w2")]]
+    assert told.turn(LeaseHeld("w2", 27.0), now=3.0) == [[reserve(2, "w2", known=())]]
 
 
 def test_a_lease_that_is_not_renewed_in_time_is_lost() -> None:

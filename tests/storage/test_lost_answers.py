@@ -1,8 +1,8 @@
 """Any op may be asked again after its answer was lost, in whatever company it was asked.
 
 What the second asking finds is what the first has left, and it changes nothing. A reserve is
-not among them: asked again, it reserves afresh, and what the lost answer named comes back when
-its worker retires or dies. Nor is pruning: asked again, it may find more to forget.
+asked again in other words, with what its worker knows to hold: see the end. Pruning, asked again,
+may find more to forget.
 """
 
 import pytest
@@ -30,6 +30,7 @@ from sitq.protocol.ops import (
     RetryIn,
     Settle,
     Unpark,
+    Unregistered,
     Watch,
 )
 from tests.storage.runs import NOW, InMemory, Sql, later, new_task, register
@@ -162,3 +163,45 @@ def test_a_register_that_is_asked_again_prolongs_the_lease_and_keeps_the_tasks(s
 
     assert store.apply([Rescue()], later(12))[0].workers == ()
     assert store.apply([Rescue()], later(18)) == (Rescued(("w1",), 1),)
+
+
+# -- a reserve whose answer was lost -------------------------------------------------------
+
+
+def test_a_reserve_that_is_asked_again_is_given_first_what_the_lost_answer_named(store) -> None:
+    store.apply([register("w1"), register("w2"), Enqueue(tuple(map(new_task, IDS)))])
+    (first,) = store.apply([Reserve("w1", ("default",), 2)])
+    (lost,) = store.apply([Reserve("w1", ("default",), 3)])
+    store.apply([Reserve("w2", ("default",), 1)])
+
+    known = tuple(task.key.seq for task in first.tasks)
+    (again,) = store.apply([Reserve("w1", ("default",), 4, known)])
+    assert again.tasks[:3] == lost.tasks
+    assert [task.id for task in again.tasks[3:]] == ["t6"]  # t5 is the other worker's
+    (more,) = store.apply([Reserve("w1", ("default",), 9, (*known, *range(3, 8)))])
+    assert [task.id for task in more.tasks] == ["t7", "t8", "t9"]
+
+
+def test_no_more_is_given_than_there_are_slots_whatever_was_lost(store) -> None:
+    store.apply([register("w"), Enqueue(tuple(map(new_task, IDS)))])
+    (lost,) = store.apply([Reserve("w", ("default",), 3)])
+
+    (again,) = store.apply([Reserve("w", ("default",), 2, ())])
+    assert again.tasks == lost.tasks[:2]
+
+
+def test_what_was_lost_comes_in_the_order_of_all_tasks(store) -> None:
+    store.apply([register("w"), Enqueue((new_task("low"),))])
+    store.apply([Reserve("w", ("default",), 1)])
+    store.apply([Enqueue((new_task("high", priority=1),))])
+
+    (again,) = store.apply([Reserve("w", ("default",), 2, ())])
+    assert [task.id for task in again.tasks] == ["high", "low"]
+
+
+def test_a_worker_whose_lease_has_ended_is_given_nothing_that_was_lost(store) -> None:
+    store.apply([register("w"), Enqueue((new_task(),))])
+    store.apply([Reserve("w", ("default",), 1)])
+    store.apply([Rescue(("w",))])
+
+    assert store.apply([Reserve("w", ("default",), 1, ())]) == (Unregistered(),)

@@ -22,6 +22,7 @@ PLANS = {
     "NEXT_DUE": (st.NEXT_DUE, ["sitq_tasks_scheduled (queue=?)"]),
     "RESERVE": (st.reserve_statement(1), [BY_SEQ, QUEUED]),
     "RESERVE from two": (st.reserve_statement(2), [BY_SEQ, QUEUED, QUEUED]),
+    "FORGOTTEN": (st.FORGOTTEN, [HELD]),
     "COMPLETE": (st.COMPLETE, [BY_SEQ]),
     "FAIL": (st.FAIL, [BY_SEQ]),
     "ABORT": (st.ABORT, [BY_SEQ]),

@@ -65,6 +65,13 @@ NEW = st.builds(
 OTHERS = st.one_of(
     st.builds(Enqueue, st.lists(NEW, min_size=1, max_size=3).map(tuple), st.just(True)),
     st.builds(Reserve, WORKERS, QUEUES, st.integers(1, 4)),
+    st.builds(
+        Reserve,
+        WORKERS,
+        QUEUES,
+        st.integers(1, 4),
+        st.lists(st.integers(1, 12), max_size=4, unique=True).map(tuple),
+    ),
     st.builds(Cancel, st.sampled_from(IDS)),
     st.builds(
         Register,
@@ -97,7 +104,10 @@ class SameAnswers(RuleBasedStateMachine):
         assert self.model.apply(ops, self.now) == answers
         for op, answer in zip(ops, answers, strict=True):
             if isinstance(answer, Reserved):
-                self.given += [(task.key, task.id, op.worker_id) for task in answer.tasks]
+                given = [(task.key, task.id, op.worker_id) for task in answer.tasks]
+                again = [task for task in given if op.known is not None and task in self.given]
+                assert not [key for key, _, _ in again if key.seq in op.known]
+                self.given += [task for task in given if task not in again]
         assert len({key for key, _, _ in self.given}) == len(self.given), "a token given twice"
 
     @rule(ops=st.lists(OTHERS, min_size=1, max_size=4))
