@@ -433,7 +433,7 @@ class LeaseMachine:
 
     def _questions(self) -> tuple[Op, ...]:
         config, worker_id, ops = self.config, self.worker_id, list[Op]()
-        if worker_id is None:
+        if worker_id is None or (self.state is LeaseState.HOLDING and not self._is_asked()):
             return ()
         if self.state is LeaseState.LEAVING:
             return (Retire(worker_id),)
@@ -459,6 +459,10 @@ class LeaseMachine:
         if LeaseTimer.WATCH in self._due:
             ops.append(Watch(worker_id))
         return tuple(ops)
+
+    def _is_asked(self) -> bool:
+        """Say whether anything is due that a worker with a lease would ask."""
+        return bool(self._due or self._dead or self._left_behind or self._rescue_due)
 
     def _go(self, effects: list[LeaseEffect]) -> None:
         self.state = LeaseState.GONE

@@ -4,7 +4,7 @@ A handful of timers, each set or not. Time limits of single tasks are not timers
 keeps those in a heap.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -12,25 +12,32 @@ Name = TypeVar("Name", bound=IntEnum)
 
 
 class Timers(Generic[Name]):
-    """Deadlines by name, in seconds on the machine's clock."""
+    """Deadlines by name, in seconds on the machine's clock.
+
+    The earliest is always known: every event of a machine asks whether something is due.
+    """
 
     def __init__(self) -> None:
         self._deadlines: dict[Name, float] = {}
+        self._earliest: float | None = None
 
     def set(self, name: Name, at: float) -> None:
         self._deadlines[name] = at
+        self._earliest = min(self._deadlines.values())
 
     def pull_in(self, name: Name, at: float) -> None:
         """Set *name* to *at*, unless it is set to something earlier."""
         deadline = self._deadlines.get(name)
         if deadline is None or at < deadline:
-            self._deadlines[name] = at
+            self.set(name, at)
 
     def stop(self, name: Name) -> None:
-        self._deadlines.pop(name, None)
+        if self._deadlines.pop(name, None) is not None:
+            self._earliest = min(self._deadlines.values(), default=None)
 
     def clear(self) -> None:
         self._deadlines.clear()
+        self._earliest = None
 
     def is_set(self, name: Name) -> bool:
         return name in self._deadlines
@@ -39,15 +46,20 @@ class Timers(Generic[Name]):
         deadline = self._deadlines.get(name)
         return deadline is not None and deadline <= now
 
-    def expire(self, now: float) -> Iterator[Name]:
-        """Yield the timers whose time has come, in the order of their names; each is stopped."""
+    def expire(self, now: float) -> Iterable[Name]:
+        """Return the timers whose time has come, in the order of their names; each is stopped."""
+        if self._earliest is None or self._earliest > now:
+            return ()
+        return self._expire(now)
+
+    def _expire(self, now: float) -> Iterator[Name]:
         for name in sorted(name for name, at in self._deadlines.items() if at <= now):
             if self.is_due(name, now):  # handling one timer may stop or move another
-                del self._deadlines[name]
+                self.stop(name)
                 yield name
 
     def next_deadline(self) -> float | None:
-        return min(self._deadlines.values(), default=None)
+        return self._earliest
 
 
 def growing_pause(failures: int, first: float, longest: float) -> float:

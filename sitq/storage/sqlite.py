@@ -13,7 +13,7 @@ The promises:
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, Final, assert_never
 
 from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
 from sitq.protocol.ops import (
@@ -61,11 +61,8 @@ from sitq.protocol.ops import (
     Unregistered,
     Watch,
     Watched,
-    WriteOp,
 )
 from sitq.storage.program import Change, Commit, Program, Query, Row
-
-T = TypeVar("T")
 
 PROMOTE_LIMIT: Final = 1000
 """Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
@@ -317,43 +314,24 @@ COUNT: Final = """
 def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
     """Apply *ops* in one transaction; return their outcomes, in the order of *ops*."""
     outcomes: dict[int, Outcome] = {}
-    yield Query("BEGIN IMMEDIATE" if any(isinstance(op, WriteOp) for op in ops) else "BEGIN")
-    if settles := _of(ops, Settle):
-        outcomes |= yield from _settle(settles, now)
-    for i, retire in _of(ops, Retire):
-        outcomes[i] = yield from _retire(retire, now)
-    for i, register in _of(ops, Register):
-        outcomes[i] = yield from _register(register, now)
-    for i, renew in _of(ops, Renew):
-        outcomes[i] = yield from _renew(renew, now)
-    for i, rescue in _of(ops, Rescue):
-        outcomes[i] = yield from _rescue(rescue, now)
-    for i, unpark in _of(ops, Unpark):
-        ((count,),) = yield Change(UNPARK, [(json.dumps(unpark.stamps),)])
-        outcomes[i] = Unparked(count)
-    for i, prune in _of(ops, Prune):
-        before = now.wall_ms - _ms(prune.older_than)
-        ((count,),) = yield Change(PRUNE, [(before, prune.limit)])
-        outcomes[i] = Pruned(count)
-    if enqueues := _of(ops, Enqueue):
-        outcomes |= yield from _enqueue(enqueues, now)
-    for i, cancel in _of(ops, Cancel):
-        outcomes[i] = yield from _cancel(cancel, now)
-    for i, reserve in _of(ops, Reserve):
-        outcomes[i] = yield from _reserve(reserve, now)
-    for i, watch in _of(ops, Watch):
-        outcomes[i] = yield from _watch(watch, now)
-    if fetches := _of(ops, Fetch):
-        outcomes |= yield from _fetch(fetches)
-    for i, _ in _of(ops, Count):
-        rows = yield Query(COUNT)
-        outcomes[i] = Counted(tuple((queue, TaskState(state), n) for queue, state, n in rows))
+    asked: dict[type, list[tuple[int, Any]]] = {}
+    for i, op in enumerate(ops):
+        asked.setdefault(type(op), []).append((i, op))
+    yield Query("BEGIN" if asked.keys() <= _READS else "BEGIN IMMEDIATE")
+    if Settle in asked:
+        outcomes |= yield from _settle(asked[Settle], now)
+    for kind, program in _BEFORE_ENQUEUES:
+        for i, op in asked.get(kind, ()):
+            outcomes[i] = yield from program(op, now)
+    if Enqueue in asked:
+        outcomes |= yield from _enqueue(asked[Enqueue], now)
+    for kind, program in _AFTER_ENQUEUES:
+        for i, op in asked.get(kind, ()):
+            outcomes[i] = yield from program(op, now)
+    if Fetch in asked:
+        outcomes |= yield from _fetch(asked[Fetch])
     yield Commit()
     return tuple(outcomes[i] for i in range(len(ops)))
-
-
-def _of(ops: Sequence[Op], kind: type[T]) -> list[tuple[int, T]]:
-    return [(i, op) for i, op in enumerate(ops) if isinstance(op, kind)]
 
 
 def _ms(seconds: float) -> int:
@@ -566,7 +544,22 @@ def _watch(op: Watch, now: Moment) -> Program[Outcome]:
     )
 
 
-# -- reading ---------------------------------------------------------------------------
+# -- upkeep and reading ----------------------------------------------------------------
+
+
+def _unpark(op: Unpark, now: Moment) -> Program[Outcome]:  # noqa: ARG001
+    ((count,),) = yield Change(UNPARK, [(json.dumps(op.stamps),)])
+    return Unparked(count)
+
+
+def _prune(op: Prune, now: Moment) -> Program[Outcome]:
+    ((count,),) = yield Change(PRUNE, [(now.wall_ms - _ms(op.older_than), op.limit)])
+    return Pruned(count)
+
+
+def _count(op: Count, now: Moment) -> Program[Outcome]:  # noqa: ARG001
+    rows = yield Query(COUNT)
+    return Counted(tuple((queue, TaskState(state), n) for queue, state, n in rows))
 
 
 def _fetch(fetches: list[tuple[int, Fetch]]) -> Program[dict[int, Outcome]]:
@@ -582,6 +575,24 @@ def _fetch(fetches: list[tuple[int, Fetch]]) -> Program[dict[int, Outcome]]:
 def _task_row(row: Row) -> TaskRow:
     id_, name, queue, state, *rest = row
     return TaskRow(id_, name, queue, TaskState(state), *rest)
+
+
+# What frees comes before what takes, and what looks comes last.
+_BEFORE_ENQUEUES: Final[Sequence[tuple[type, Any]]] = (
+    (Retire, _retire),
+    (Register, _register),
+    (Renew, _renew),
+    (Rescue, _rescue),
+    (Unpark, _unpark),
+    (Prune, _prune),
+)
+_AFTER_ENQUEUES: Final[Sequence[tuple[type, Any]]] = (
+    (Cancel, _cancel),
+    (Reserve, _reserve),
+    (Watch, _watch),
+    (Count, _count),
+)
+_READS: Final = frozenset({Watch, Fetch, Count})
 
 
 # -- the policy column -----------------------------------------------------------------
