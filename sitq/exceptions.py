@@ -147,3 +147,14 @@ class WorkerError(SitqError):
 
 class WorkerRunningError(WorkerError):
     """`start()` was called on a worker that is running."""
+
+
+# -- virtual runs ----------------------------------------------------------------------
+
+
+class VirtualTimeError(SitqError):
+    """Something cannot be done in virtual time, or a virtual run has reached its limit."""
+
+
+class DeadlockError(VirtualTimeError):
+    """Everything in a virtual run waits for something that can never happen."""

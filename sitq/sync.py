@@ -218,7 +218,7 @@ class SyncTaskQueue:
                 case [Deliver() | GiveUp() | Miss() as end]:
                     return awaited(task_id, end)
                 case _:
-                    clocks.sleep_until(machine.next_deadline())
+                    clocks.wait_until(machine.next_deadline())
                     effects = machine.receive(Tick(), clocks.monotonic())
 
     def get_results(self, task_ids: Iterable[str]) -> dict[str, Result]:

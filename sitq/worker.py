@@ -1,6 +1,6 @@
 """`Worker`: runs the tasks of a backend's queues, on asyncio or trio, until it is stopped."""
 
-import os
+import math
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -15,7 +15,7 @@ from sitq.adapters import clocks
 from sitq.adapters.worker import WorkerDriver
 from sitq.backends.base import Backend, checked_backend
 from sitq.exceptions import WorkerRunningError
-from sitq.protocol.lease import LeaseConfig
+from sitq.protocol.lease import RENEWALS_PER_LEASE, UPKEEP_EVERY, WATCH_EVERY, LeaseConfig
 from sitq.protocol.worker import WorkerConfig
 from sitq.serialization import Serializer, checked_serializer
 
@@ -117,23 +117,30 @@ class Worker:
             start.over.set()
 
     async def _drive(self, start: "_Start") -> None:
+        session = await self.backend.session()
+        # Where everything is told there is nothing to look for: days of a virtual run pass without
+        # a poll.
+        told = session.hints.are_complete
+        renewed_every = self.lease_for / RENEWALS_PER_LEASE
         driver = WorkerDriver(
             config=WorkerConfig(
                 queues=self.queues,
                 max_concurrency=self.max_concurrency,
-                poll_interval=self.poll_interval,
+                poll_interval=math.inf if told else self.poll_interval,
                 drain=start.drain,
             ),
             lease=LeaseConfig(
                 host=clocks.host(),
-                pid=os.getpid(),
+                pid=clocks.pid(),
                 queues=self.queues,
                 max_concurrency=self.max_concurrency,
                 lease_for=self.lease_for,
                 retention=self.backend.retention,
                 stamps=self.serializer.stamps(),
+                watch_every=max(WATCH_EVERY, renewed_every) if told else WATCH_EVERY,
+                upkeep_every=max(UPKEEP_EVERY, renewed_every) if told else UPKEEP_EVERY,
             ),
-            session=await self.backend.session(),
+            session=session,
             serializer=self.serializer,
         )
         for grace in start.stops:

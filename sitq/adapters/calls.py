@@ -5,8 +5,8 @@ payload may be garbage, its exception may fail to print, its result may not pick
 ends with words that a person can read, and the worker goes on.
 
 Coroutine functions run on the loop, in whatever shape they come: plain, in a partial, as an
-async `__call__`. All else runs in a thread; what it returns is awaited on the loop if it can
-be.
+async `__call__`. All else runs in a thread, or in a virtual run at once, as if it took no time;
+what it returns is awaited on the loop if it can be.
 """
 
 import functools
@@ -14,13 +14,16 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from sitq.adapters.base import Loop
+from sitq.adapters.virtual import virtual
 from sitq.protocol.ops import Failure, Reservation
 from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable
 from sitq.serialization import Call, Serializer, UnreadableError, seal, unseal
@@ -83,14 +86,14 @@ class Execution:
         try:
             if is_async(call.function):
                 return self._returned(await call.function(*call.args, **call.kwargs))
-            return await self._in_thread(call)
+            return await self._run_plain(call)
         except BaseException as error:
             failure = self._own_failure(error)
             if failure is None:
                 raise
             return Raised(describe(failure))
 
-    async def _in_thread(self, call: Call) -> Ending:
+    async def _run_plain(self, call: Call) -> Ending:
         def work() -> Any:
             try:
                 value = call.function(*call.args, **call.kwargs)
@@ -98,10 +101,15 @@ class Execution:
                 return Raised(describe(error))
             return _Later(value) if inspect.isawaitable(value) else self._returned(value)
 
-        self._thread = _Thread(work, self._bench)
-        ending: Any = await anyio.to_thread.run_sync(
-            self._thread.run, abandon_on_cancel=True, limiter=self._bench.limiter
-        )
+        ending: Any
+        if virtual() is None:
+            self._thread = _Thread(work, self._bench)
+            ending = await anyio.to_thread.run_sync(
+                self._thread.run, abandon_on_cancel=True, limiter=self._bench.limiter
+            )
+        else:
+            await anyio.lowlevel.checkpoint()
+            ending = copy_context().run(work)
         if isinstance(ending, _Later):
             return self._returned(await ending.value)
         assert isinstance(ending, Returned | Raised | Interrupted)

@@ -1,10 +1,12 @@
-"""The only file that reads a clock, and the names of machines and boots.
+"""The only file that reads a clock, and the names of machines, processes and boots.
 
 Leases are measured on a clock that goes on while the machine sleeps and that nobody can set:
 `CLOCK_BOOTTIME` on Linux. It begins anew at each boot, so a time on it is worth nothing
 without the name of the boot. Elsewhere there is no such pair at hand: there leases are
 measured on the wall clock, as the epoch `wall` says, and a jump of it can cost a lease
 (never a result).
+
+Inside a virtual run all of them are that run's: the same on every machine.
 """
 
 import os
@@ -13,6 +15,8 @@ import time
 from functools import cache
 from typing import Final
 
+from sitq.adapters.virtual import virtual
+from sitq.exceptions import VirtualTimeError
 from sitq.protocol.ops import Moment
 
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
@@ -21,16 +25,21 @@ _TIME_NAMESPACE: Final = "/proc/self/ns/time_for_children"
 
 
 def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+    run = virtual()
+    return time.time_ns() // 1_000_000 if run is None else run.wall_ms()
 
 
 def lease_seconds() -> float:
     """Return seconds on the clock that leases are measured by."""
-    return lease_ms() / 1000
+    run = virtual()
+    return lease_ms() / 1000 if run is None else run.seconds()
 
 
 def lease_ms() -> int:
-    if epoch() == "wall":
+    run = virtual()
+    if run is not None:
+        return run.lease_ms()
+    if _boot() == "wall":
         return wall_ms()
     assert _BOOTTIME is not None
     return time.clock_gettime_ns(_BOOTTIME) // 1_000_000
@@ -42,18 +51,46 @@ def moment() -> Moment:
 
 def monotonic() -> float:
     """Return seconds on a clock for pauses of this process."""
-    return time.monotonic()
+    run = virtual()
+    return time.monotonic() if run is None else run.seconds()
 
 
-def sleep_until(deadline: float | None) -> None:
-    """Block this thread until `monotonic()` has reached *deadline*."""
+def sleep(seconds: float) -> None:
+    """Block this thread."""
+    run = virtual()
+    if run is None:
+        time.sleep(seconds)
+    else:
+        run.skip(seconds)
+
+
+def wait_until(deadline: float | None) -> None:
+    """Block this thread until `monotonic()` has reached *deadline*, while others go on."""
+    if virtual() is not None:
+        raise VirtualTimeError(
+            "SyncTaskQueue waits by blocking its thread, and a virtual run has no other thread in"
+            " which something could happen meanwhile; use TaskQueue, or look once with timeout=0"
+        )
     if deadline is not None:
-        time.sleep(max(0.0, deadline - time.monotonic()))
+        sleep(max(0.0, deadline - monotonic()))
+
+
+def epoch() -> str:
+    """Name the run of the lease clock: this boot, in this time namespace."""
+    run = virtual()
+    return _boot() if run is None else run.epoch
+
+
+def host() -> str:
+    return _node() if virtual() is None else "virtual"
+
+
+def pid() -> int:
+    return os.getpid() if virtual() is None else 1
 
 
 @cache
-def epoch() -> str:
-    """Name the run of the lease clock: this boot, in this time namespace."""
+def _boot() -> str:
     if _BOOTTIME is None:
         return "wall"
     try:
@@ -65,7 +102,7 @@ def epoch() -> str:
 
 
 @cache
-def host() -> str:
+def _node() -> str:
     return platform.node() or "localhost"
 
 

@@ -5,13 +5,14 @@ beginning of the next turn. A lone caller pays that turn, some microseconds; a h
 pay for one commit between them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias, assert_never
 
 import anyio
 
 from sitq.adapters.base import Answer, BatchError, Driver, Loop, in_doubt, refused
+from sitq.adapters.hints import Heard
 from sitq.exceptions import SitqError
 from sitq.protocol.commit import (
     Close,
@@ -31,7 +32,6 @@ from sitq.protocol.commit import (
 from sitq.protocol.ops import Op, Outcome
 
 Reply: TypeAlias = Callable[[tuple[Outcome, ...] | SitqError], object]
-Heard: TypeAlias = Callable[[Sequence[Op], Sequence[Outcome]], object]
 
 
 class Committer:

@@ -1,7 +1,8 @@
 """Who wants to hear of what was committed here.
 
 Hints are lossy by design and always will be: another process commits without a word. A
-worker's poll and a waiter's pause are the promise; a hint only makes them early.
+worker's poll and a waiter's pause are the promise; a hint only makes them early. Only in a
+virtual run, with a store in memory, is every batch told here: there hints are the promise.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -18,17 +19,29 @@ from sitq.protocol.ops import (
     Failed,
     Op,
     Outcome,
+    Parked,
+    Released,
+    Rescued,
+    Retired,
+    RetryIn,
     Settle,
     TaskKey,
+    Unparked,
 )
 
 Listener: TypeAlias = Callable[[], object]
+Heard: TypeAlias = Callable[[Sequence[Op], Sequence[Outcome]], object]
 
 
 class Hints:
-    """In-process news, for one event loop."""
+    """In-process news, for one event loop.
+
+    *are_complete* says that nothing can happen to the store without a word here: nobody needs to
+    look for what may have been missed.
+    """
 
     def __init__(self) -> None:
+        self.are_complete = False
         self._workers: list[Listener] = []
         self._waiters: dict[str, list[Listener]] = {}
         self._holders: dict[str, Callable[[tuple[TaskKey, ...]], object]] = {}
@@ -74,12 +87,31 @@ class Hints:
                 case _:
                     pass
         if enqueued:
-            for listener in self._workers:
-                listener()
+            self._wake(self._workers)
+
+    def applied(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+        """Pass on all that a batch did: what comes back to the queues, too, and by whom ever."""
+        self.committed(ops, outcomes)
+        for op, outcome in zip(ops, outcomes, strict=True):
+            match op, outcome:
+                case Settle(task_id=task_id, verdict=Released() | RetryIn() | Parked()), _:
+                    self._ended(task_id)  # it has, if it was to be cancelled
+                    self._wake(self._workers)
+                case _, Rescued() | Retired():  # some may have ended
+                    self._wake(self._workers)
+                    for waiters in self._waiters.values():
+                        self._wake(waiters)
+                case _, Unparked(tasks) if tasks:
+                    self._wake(self._workers)
+                case _:
+                    pass
+
+    def _wake(self, listeners: Sequence[Listener]) -> None:
+        for listener in listeners:
+            listener()
 
     def _ended(self, task_id: str) -> None:
-        for listener in self._waiters.get(task_id, ()):
-            listener()
+        self._wake(self._waiters.get(task_id, ()))
 
     def _cancelled(self, task_id: str, outcome: Outcome) -> None:
         assert isinstance(outcome, Cancelled)

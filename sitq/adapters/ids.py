@@ -1,8 +1,8 @@
-"""Where ids are made: the only file that rolls dice for names."""
+"""Where ids are made."""
 
-import os
-import time
 from typing import Final
+
+from sitq.adapters import chance, clocks
 
 _VERSION_7: Final = 0x7 << 76
 _VARIANT: Final = 0x2 << 62
@@ -10,9 +10,9 @@ _VARIANT: Final = 0x2 << 62
 
 def new_id() -> str:
     """Return a UUID of version 7 (RFC 9562): 48 bits of wall time in ms, then chance."""
-    chance = int.from_bytes(os.urandom(10))
-    high = chance >> 68 << 64  # 12 bits behind the version
-    low = chance & ((1 << 62) - 1)
-    value = (time.time_ns() // 1_000_000 << 80) | _VERSION_7 | high | _VARIANT | low
+    dice = chance.bits_80()
+    high = dice >> 68 << 64  # 12 bits behind the version
+    low = dice & ((1 << 62) - 1)
+    value = (clocks.wall_ms() << 80) | _VERSION_7 | high | _VARIANT | low
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,13 +1,15 @@
-"""Drives LeaseMachine, in a thread of its own with a store of its own.
+"""Drives LeaseMachine, with a store of its own: in a thread, or in a virtual run by the worker.
 
-However long a task blocks the event loop, this thread renews the lease. What it has to tell
-the worker is handed to the loop, which hears it when it can.
+However long a task blocks the event loop, the thread renews the lease. What it has to tell the
+worker is handed to the loop, which hears it when it can. In a virtual run no loop is ever
+blocked, so there the worker itself calls when it is time.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Final, assert_never
 
@@ -43,28 +45,81 @@ from sitq.protocol.lease import (
 log: Final = logging.getLogger("sitq.lease")
 
 
-class LeaseThread:
-    """*tell* is called in this thread, with what the worker should know.
+@dataclass(eq=False, kw_only=True)
+class Lease:
+    """What both ways share.
 
-    *ended* is called at the end of the thread, with the bug that ended it, if it was one.
+    *tell* is called with what the worker should know; *ended* at the end, with the bug that was
+    the reason, if it was one.
     """
 
-    def __init__(
-        self,
-        machine: LeaseMachine,
-        open_store: Callable[[], Store],
-        presence: Presence,
-        tell: Callable[[Hold | LetGo | AskToStop | Wake], object],
-        ended: Callable[[BaseException | None], object],
-    ) -> None:
-        self._machine = machine
-        self._open_store = open_store
-        self._presence = presence
-        self._tell = tell
-        self._ended = ended
-        self._store: Store | None = None
-        self._stopped = False
-        self._mail: SimpleQueue[LeaseEvent] = SimpleQueue()
+    machine: LeaseMachine
+    open_store: Callable[[], Store]
+    presence: Presence
+    tell: Callable[[Hold | LetGo | AskToStop | Wake], object]
+    ended: Callable[[BaseException | None], object]
+    _store: Store | None = field(init=False, default=None)
+    _stopped: bool = field(init=False, default=False)
+
+    def _receive(self, event: LeaseEvent) -> None:
+        """Tell the machine, do what it says, and tell it what came of that."""
+        events = deque([event])
+        while events:
+            for effect in self.machine.receive(events.popleft(), clocks.lease_seconds()):
+                answer = self._do(effect)
+                if answer is not None:
+                    events.append(answer)
+
+    def _do(self, effect: LeaseEffect) -> LeaseEvent | None:
+        match effect:
+            case Enter():
+                worker_id = new_id()
+                self.presence.enter(worker_id)
+                return Entered(worker_id)
+            case Apply(ops):
+                try:
+                    if self._store is None:
+                        self._store = self.open_store()
+                    outcomes = self._store.apply(ops)
+                    self._store.tidy()
+                    return Applied(outcomes)
+                except BatchError as error:
+                    return ApplyFailed(error.error)
+                except Exception as error:  # noqa: BLE001  # a store that cannot be opened now
+                    return ApplyFailed(error)
+            case Probe(worker_ids):
+                return Probed(self.presence.dead(worker_ids))
+            case Hold() | LetGo() | AskToStop() | Wake():
+                self.tell(effect)
+            case Complain(error):
+                log.warning("the lease could not be looked after, trying again: %s", error)
+            case Leave(worker_id):
+                self.presence.leave(worker_id)
+            case Sweep(worker_ids):
+                log.warning("rescued the tasks of dead workers: %s", ", ".join(worker_ids))
+                self.presence.sweep(worker_ids)
+            case Stop():
+                self._stopped = True
+            case _:
+                assert_never(effect)
+        return None
+
+    def _end(self, bug: BaseException | None) -> None:
+        try:
+            if self._store is not None:
+                self._store.close()
+        finally:
+            self.ended(bug)
+
+
+@dataclass(eq=False, kw_only=True)
+class LeaseThread(Lease):
+    """Keeps the time of the lease in a thread, in which *tell* and *ended* are called."""
+
+    _mail: SimpleQueue[LeaseEvent] = field(init=False, default_factory=SimpleQueue)
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="sitq lease", daemon=True)
 
     def start(self) -> None:
@@ -78,6 +133,12 @@ class LeaseThread:
         """Ask the thread to retire the worker and end; from any thread."""
         self._mail.put(LeaveRequested())
 
+    def next_deadline(self) -> None:
+        """Return None: nobody needs to call `tick`."""
+
+    def tick(self) -> None:
+        """Do nothing: the thread does."""
+
     def _run(self) -> None:
         bug: BaseException | None = None
         try:
@@ -87,57 +148,51 @@ class LeaseThread:
         except BaseException as error:  # noqa: BLE001  # it must end the worker, not just a thread
             bug = error
         finally:
-            if self._store is not None:
-                self._store.close()
-            self._ended(bug)
+            self._end(bug)
 
     def _next_event(self) -> LeaseEvent:
-        deadline = self._machine.next_deadline()
+        deadline = self.machine.next_deadline()
         pause = None if deadline is None else max(0.0, deadline - clocks.lease_seconds())
         try:
             return self._mail.get(timeout=pause)
         except Empty:
             return Tick()
 
-    def _receive(self, event: LeaseEvent) -> None:
-        """Tell the machine, do what it says, and tell it what came of that."""
-        events = deque([event])
-        while events:
-            for effect in self._machine.receive(events.popleft(), clocks.lease_seconds()):
-                answer = self._do(effect)
-                if answer is not None:
-                    events.append(answer)
 
-    def _do(self, effect: LeaseEffect) -> LeaseEvent | None:
-        match effect:
-            case Enter():
-                worker_id = new_id()
-                self._presence.enter(worker_id)
-                return Entered(worker_id)
-            case Apply(ops):
-                try:
-                    if self._store is None:
-                        self._store = self._open_store()
-                    outcomes = self._store.apply(ops)
-                    self._store.tidy()
-                    return Applied(outcomes)
-                except BatchError as error:
-                    return ApplyFailed(error.error)
-                except Exception as error:  # noqa: BLE001  # a store that cannot be opened now
-                    return ApplyFailed(error)
-            case Probe(worker_ids):
-                return Probed(self._presence.dead(worker_ids))
-            case Hold() | LetGo() | AskToStop() | Wake():
-                self._tell(effect)
-            case Complain(error):
-                log.warning("the lease could not be looked after, trying again: %s", error)
-            case Leave(worker_id):
-                self._presence.leave(worker_id)
-            case Sweep(worker_ids):
-                log.warning("rescued the tasks of dead workers: %s", ", ".join(worker_ids))
-                self._presence.sweep(worker_ids)
-            case Stop():
-                self._stopped = True
-            case _:
-                assert_never(effect)
-        return None
+@dataclass(eq=False, kw_only=True)
+class LeaseByTheWorker(Lease):
+    """Has the worker keep the time of the lease: it calls `tick` when `next_deadline` has come.
+
+    For virtual runs, where the clock of leases and that of the loop are the same.
+    """
+
+    _is_over: bool = field(init=False, default=False)
+
+    def start(self) -> None:
+        self._hear(Started())
+
+    def disown(self, worker_id: str) -> None:
+        self._hear(Disowned(worker_id))
+
+    def leave(self) -> None:
+        self._hear(LeaveRequested())
+
+    def next_deadline(self) -> float | None:
+        return self.machine.next_deadline()
+
+    def tick(self) -> None:
+        deadline = self.machine.next_deadline()
+        if deadline is not None and deadline <= clocks.lease_seconds():
+            self._hear(Tick())
+
+    def _hear(self, event: LeaseEvent) -> None:
+        if self._is_over:
+            return
+        bug: BaseException | None = None
+        try:
+            self._receive(event)
+        except Exception as error:  # noqa: BLE001  # it must end the worker, and say why
+            bug = error
+        if bug is not None or self._stopped:
+            self._is_over = True
+            self._end(bug)

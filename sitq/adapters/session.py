@@ -1,36 +1,44 @@
 """A backend at work in one event loop: opened on first use, and of no use to any other loop."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.committer import Committer
-from sitq.adapters.hints import Hints
+from sitq.adapters.hints import Heard, Hints
 from sitq.adapters.presence import Presence
-from sitq.protocol.ops import Fetch, Fetched, TaskRow
+from sitq.protocol.ops import Fetch, Fetched, Op, Outcome, TaskRow
 
 
 class Session:
-    """*writer* commits; *reader* looks, on a connection of its own: nobody waits for a sync."""
+    """*writer* commits; *reader* looks, on a connection of its own: nobody waits for a sync.
+
+    *listen* has every batch of the store told, whoever applies it, and returns True; or it cannot
+    promise that, and then what is committed here is told.
+    """
 
     def __init__(
         self,
         loop: Loop,
+        *,
         make_driver: Callable[[Loop], Driver],
         open_store: Callable[[], Store],
         presence: Presence,
         max_payload: int,
+        listen: Callable[[Heard], bool],
     ) -> None:
         self.loop = loop
         self.open_store = open_store
         self.presence = presence
         self.max_payload = max_payload
         self.hints = Hints()
+        self.hints.are_complete = listen(self.hints.applied)
         self._drivers = make_driver(loop), make_driver(loop)
-        self.writer = Committer(loop, self._drivers[0], self.hints.committed)
-        self.reader = Committer(loop, self._drivers[1], lambda *_: None)
+        heard = _nothing if self.hints.are_complete else self.hints.committed
+        self.writer = Committer(loop, self._drivers[0], heard)
+        self.reader = Committer(loop, self._drivers[1], _nothing)
         self._opened = anyio.Event()
         self._error: Exception | None = None
         self._pid = os.getpid()
@@ -80,3 +88,7 @@ class Session:
             if self._error is None:
                 await self.writer.close()
                 await self.reader.close()
+
+
+def _nothing(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+    """Tell nobody."""

@@ -10,15 +10,13 @@ The promises:
 
 import contextlib
 import os
-import random
 import sqlite3
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from sitq.adapters import clocks, sqlite_file
+from sitq.adapters import chance, clocks, sqlite_file
 from sitq.adapters.base import BatchError
 from sitq.exceptions import (
     BackendInUseError,
@@ -178,11 +176,11 @@ class SqliteStore:
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise
-                now = time.monotonic()
+                now = clocks.monotonic()
                 give_up_at = give_up_at or now + self._settings.busy_timeout
                 if now >= give_up_at:
                     raise
-            time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # not a secret
+            clocks.sleep(pause * (0.5 + chance.unit()))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:

@@ -29,6 +29,7 @@ async def wait_for_end(
 ) -> Deliver | GiveUp | Miss:
     """Return how the wait ended; *timeout* in seconds, None for no limit."""
     machine = WaiterMachine(timeout)
+    limit = math.inf if timeout is None else anyio.current_time() + timeout
     hinted = anyio.Event()
 
     def hint() -> None:
@@ -47,7 +48,9 @@ async def wait_for_end(
                 case None:
                     pass
             deadline = machine.next_deadline()
-            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+            if deadline is None or hints.are_complete:
+                deadline = limit  # there is nothing to look for before
+            with anyio.CancelScope(deadline=deadline):
                 await hinted.wait()
             if hinted.is_set():
                 hinted = anyio.Event()

@@ -10,7 +10,6 @@ remembers why, and the endings become hand-backs that cost no attempt.
 
 import logging
 import math
-import random
 from contextvars import ContextVar
 from functools import partial
 from typing import Final, assert_never
@@ -18,10 +17,11 @@ from typing import Final, assert_never
 import anyio
 import anyio.abc
 
-from sitq.adapters import clocks
+from sitq.adapters import chance, clocks
 from sitq.adapters.calls import Execution, Workbench
-from sitq.adapters.leasing import LeaseThread
+from sitq.adapters.leasing import LeaseByTheWorker, LeaseThread
 from sitq.adapters.session import Session
+from sitq.adapters.virtual import virtual
 from sitq.exceptions import BackendClosedError, SitqError
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
 from sitq.protocol.ops import Outcome, TaskKey
@@ -74,7 +74,7 @@ class WorkerDriver:
         serializer: Serializer,
     ) -> None:
         self._session = session
-        self._machine = WorkerMachine(config, random.random)
+        self._machine = WorkerMachine(config, chance.unit)
         self._bench = Workbench(
             loop=session.loop,
             serializer=serializer,
@@ -83,12 +83,13 @@ class WorkerDriver:
             thread_returned=partial(self.post, ThreadReturned()),
             is_torn_down=session.loop.cancelled_outside(),
         )
-        self._lease = LeaseThread(
-            LeaseMachine(lease),
-            session.open_store,
-            session.presence,
-            self._tell,
-            lambda bug: session.loop.soon_from_thread(partial(self._lease_ended, bug)),
+        kind = LeaseThread if virtual() is None else LeaseByTheWorker
+        self._lease = kind(
+            machine=LeaseMachine(lease),
+            open_store=session.open_store,
+            presence=session.presence,
+            tell=self._tell,
+            ended=lambda bug: session.loop.soon_from_thread(partial(self._lease_ended, bug)),
         )
         self._lease_is_over = anyio.Event()
         self._tasks: anyio.abc.TaskGroup
@@ -126,7 +127,7 @@ class WorkerDriver:
             self._lease.leave()
             try:
                 with anyio.move_on_after(LEASE_GRACE, shield=True):
-                    await self._lease_is_over.wait()
+                    await self._wait_for_lease()
             finally:
                 hints.let_go(self._worker_id)
                 self._ended.set()
@@ -148,9 +149,10 @@ class WorkerDriver:
 
     async def _pump(self) -> None:
         while not self._stopped.is_set():
-            deadline = self._machine.next_deadline()
-            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+            deadline = _earlier(self._machine.next_deadline(), self._lease.next_deadline())
+            with anyio.CancelScope(deadline=deadline):
                 await self._mail.wait()
+            self._lease.tick()
             self._turn()
         if self._error is not None:
             raise self._error
@@ -239,7 +241,8 @@ class WorkerDriver:
     def _lease_news(self, news: Hold | LetGo | AskToStop | Wake) -> None:
         match news:
             case Hold(worker_id):
-                self._mail.set()  # the turn that follows finds the latest
+                if self._latest_hold is not self._told_hold:
+                    self._mail.set()  # the turn that follows finds the latest
                 self._worker_id = worker_id
                 self._session.hints.hold(worker_id, lambda keys: self.post(StopAsked(keys)))
             case LetGo(worker_id):
@@ -253,6 +256,12 @@ class WorkerDriver:
             case _:
                 assert_never(news)
 
+    async def _wait_for_lease(self) -> None:
+        while not self._lease_is_over.is_set():
+            with anyio.CancelScope(deadline=_earlier(self._lease.next_deadline(), None)):
+                await self._lease_is_over.wait()
+            self._lease.tick()
+
     def _lease_ended(self, bug: BaseException | None) -> None:
         self._lease_is_over.set()
         if bug is not None:
@@ -263,3 +272,7 @@ class WorkerDriver:
         self._error = error
         self._stopped.set()
         self._mail.set()
+
+
+def _earlier(one: float | None, other: float | None) -> float:
+    return min(math.inf if one is None else one, math.inf if other is None else other)

@@ -10,15 +10,19 @@ A backend of your own implements `open_store`, and is held to the conformance su
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from sitq import validation
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.current import current_loop
+from sitq.adapters.hints import Heard
+from sitq.adapters.inline import InlineDriver
 from sitq.adapters.presence import NoPresence, Presence
 from sitq.adapters.session import Session
 from sitq.adapters.thread import ThreadDriver
+from sitq.adapters.virtual import Virtual, virtual
 from sitq.exceptions import BackendClosedError, BackendInUseError, ValidationError
 
 WEEK: Final = timedelta(days=7)
@@ -46,6 +50,13 @@ class Backend(ABC):
     def make_driver(self, loop: Loop) -> Driver:
         """Return what applies batches for *loop*: by default, a store in a thread."""
         return ThreadDriver(loop, self.open_store)
+
+    def listen(self, heard: Heard) -> bool:  # noqa: ARG002
+        """Have *heard* called with every batch that is applied to the store from here on.
+
+        Return False, as here, if somebody could apply one that goes unheard.
+        """
+        return False
 
     def presence(self) -> Presence:
         """Return the liveness locks of the workers on this backend."""
@@ -95,10 +106,21 @@ class Backend(ABC):
                     " its own for this one (several may share a file)"
                 )
             self._session.abandon()
+        run = virtual()
         self._session = Session(
-            loop, self.make_driver, self.open_store, self.presence(), self.max_payload
+            loop,
+            make_driver=self.make_driver if run is None else partial(self._inline_driver, run),
+            open_store=self.open_store,
+            presence=self.presence(),
+            max_payload=self.max_payload,
+            listen=self.listen,
         )
         return self._session
+
+    def _inline_driver(self, run: Virtual, loop: Loop) -> Driver:
+        driver = InlineDriver(loop, self.open_store)
+        run.at_end.callback(driver.abandon)
+        return driver
 
     async def __aenter__(self) -> Self:
         await self.connect()

@@ -9,7 +9,9 @@ from typing import Any
 
 from sitq.adapters import clocks
 from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.hints import Heard
 from sitq.adapters.inline import InlineDriver, MemoryStore
+from sitq.adapters.virtual import virtual
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
 from sitq.exceptions import BackendError
 from sitq.protocol.ops import Moment
@@ -32,6 +34,7 @@ class MemoryBackend(Backend):
         moment: Callable[[], Moment] = clocks.moment,
     ) -> None:
         super().__init__(retention=retention, max_payload=max_payload)
+        self._moves_by_itself = moment is clocks.moment
         self._store = MemoryStore(moment)
         self._number = next(_numbers)
         _live[self._number] = self
@@ -40,7 +43,16 @@ class MemoryBackend(Backend):
         return self._store
 
     def make_driver(self, loop: Loop) -> Driver:
-        return InlineDriver(loop, self._store)
+        return InlineDriver(loop, self.open_store)
+
+    def listen(self, heard: Heard) -> bool:
+        """In a virtual run, all that happens to this store happens in its one thread.
+
+        Time that a test moves by hand would go unheard, though.
+        """
+        hears_all = virtual() is not None and self._moves_by_itself
+        self._store.heard = heard if hears_all else None
+        return hears_all
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (os.getpid(), self._number)

@@ -1,5 +1,6 @@
 """`SQLiteBackend`: a queue in one file, for any number of processes on one host."""
 
+import itertools
 import os
 import weakref
 from datetime import timedelta
@@ -48,7 +49,7 @@ class SQLiteBackend(Backend):
             durability=durability,
             busy_timeout=validation.seconds("busy_timeout", busy_timeout),
         )
-        _live.add(self)
+        _live[next(_numbers)] = self
 
     @property
     def path(self) -> str:
@@ -78,16 +79,18 @@ class SQLiteBackend(Backend):
         return _again, (self._settings, self.retention, self.max_payload)
 
 
-_live: "weakref.WeakSet[SQLiteBackend]" = weakref.WeakSet()
+_numbers = itertools.count(1)
+_live: "weakref.WeakValueDictionary[int, SQLiteBackend]" = weakref.WeakValueDictionary()
 
 
 def _again(settings: SqliteSettings, retention: float | None, max_payload: int) -> SQLiteBackend:
     """Return a backend on the same file, in whichever process it is unpickled.
 
     A task that enqueues carries its queue along, and is unpickled for every run: it finds the
-    backend that is there already, rather than connecting anew.
+    backend that is there already, rather than connecting anew: the first that was made, so that
+    it is the same one every time.
     """
-    for backend in list(_live):
+    for _, backend in sorted(_live.items()):
         if backend._settings == settings and backend.is_usable_here:  # noqa: SLF001
             return backend
     return SQLiteBackend(
