@@ -19,15 +19,14 @@ def test_workers_killed_in_the_middle_lose_nothing_and_complete_nothing_twice(
     count, kills = 300, 6
     rng = random.Random(20260301)
     with SyncTaskQueue(SQLiteBackend(crew.path), max_crashes=100) as queue:
-        queue.enqueue_many([Task(tasks.work, crew.log, n, 0.02) for n in range(count)])
+        ids = queue.enqueue_many([Task(tasks.work, crew.log, n, 0.02) for n in range(count)])
 
     workers = [crew.worker(loop, slots=4) for _ in range(WORKERS)]
     for kill in range(kills):
         crew.wait_until(lambda kill=kill: len(crew.witnessed("end")) >= 25 * (kill + 1))
         time.sleep(rng.random() / 20)
         victim = workers.pop(rng.randrange(WORKERS))
-        victim.kill()
-        victim.wait()
+        crew.kill(victim)
         workers.append(crew.worker(loop, slots=4))
     crew.wait_drained()
 
@@ -40,11 +39,12 @@ def test_workers_killed_in_the_middle_lose_nothing_and_complete_nothing_twice(
     assert sum(starts.values()) - count <= kills * 4
     assert len([n for n, times in starts.items() if times > 1]) <= crashes
     assert crew.integrity() == "ok"
+    assert crew.violations({task_id: n for n, task_id in enumerate(ids)}) == []
 
 
 def test_every_id_that_a_killed_producer_printed_runs_once(crew, tasks) -> None:
     rng = random.Random(7)
-    acknowledged: set[int] = set()
+    acknowledged: dict[str, int] = {}
     for round_ in range(4):
         producer = crew.producer(first=10_000 * round_, count=9_000)
         assert producer.stdout.readline()
@@ -52,7 +52,7 @@ def test_every_id_that_a_killed_producer_printed_runs_once(crew, tasks) -> None:
         producer.kill()
         # The last line may have been cut off in the middle of a write.
         lines = (producer.stdout.read() or "").splitlines()[:-1]
-        acknowledged |= {int(line.split()[1]) for line in lines}
+        acknowledged |= {task_id: int(number) for task_id, number in map(str.split, lines)}
     assert len(acknowledged) > 50
 
     worker = crew.worker(slots=50)
@@ -60,8 +60,10 @@ def test_every_id_that_a_killed_producer_printed_runs_once(crew, tasks) -> None:
 
     assert crew.stop(worker) == 0
     starts = crew.witnessed("start")
-    assert acknowledged <= starts.keys()
+    assert set(acknowledged.values()) <= starts.keys()
     assert set(starts.values()) == {1}
+    asked = [10_000 * round_ + n for round_ in range(4) for n in range(9_000)]
+    assert crew.violations(acknowledged, asked=asked, calm=True) == []
 
 
 def test_a_killed_worker_is_rescued_within_two_seconds_although_its_lease_is_long(

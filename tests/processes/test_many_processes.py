@@ -10,7 +10,7 @@ LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @LOOPS
 def test_two_thousand_tasks_over_four_processes_start_once_each(crew, tasks, loop) -> None:
     with SyncTaskQueue(SQLiteBackend(crew.path)) as queue:
-        queue.enqueue_many([Task(tasks.work, crew.log, n, 0.0) for n in range(2000)])
+        ids = queue.enqueue_many([Task(tasks.work, crew.log, n, 0.0) for n in range(2000)])
 
     workers = [crew.worker(loop, slots=8) for _ in range(4)]
     crew.wait_drained()
@@ -22,6 +22,7 @@ def test_two_thousand_tasks_over_four_processes_start_once_each(crew, tasks, loo
     assert crew.count("state = 'success' AND attempt = 1 AND crashes = 0") == 2000
     assert "locked" not in crew.errors()
     assert crew.integrity() == "ok"
+    assert crew.violations({id_: n for n, id_ in enumerate(ids)}, calm=True) == []
 
 
 def test_eight_processes_that_start_on_a_new_file_at_once_all_work(crew, tasks) -> None:

@@ -1,0 +1,247 @@
+"""What a run is made of, and what goes wrong in it: drawn from the seed, as plain values.
+
+A plan says all that is known before a run begins: the processes, the tasks, and the climate. What
+goes wrong, and how fiercely, differs from seed to seed: some faults are off, others beat down.
+With the same mild weather in every run, whole classes of bugs stay hidden (that is what
+FoundationDB and TigerBeetle found, who draw theirs as well).
+"""
+
+from typing import Final, NamedTuple
+
+from sitq.protocol.ops import RetryPolicy, TaskPolicy
+from sitq.testing.simulation.chance import Chance
+
+
+class Climate(NamedTuple):
+    """What goes wrong: probabilities for each occasion, or rates for each second.
+
+    All is 0 in a calm run.
+    """
+
+    kill: float = 0.0
+    """For each event in a process: it dies there."""
+    kill_in_program: float = 0.0
+    """For each transaction: the process dies between two of its statements, or behind the last."""
+    refused: float = 0.0
+    """For each transaction: the disk is full, or fails; nothing is stored."""
+    doubted: float = 0.0
+    """For each transaction: it fails inside COMMIT. It was stored, or it was not."""
+    poisonous: float = 0.0
+    """For each transaction: one of its ops cannot be stored."""
+    slow: float = 0.0
+    """For each transaction: it takes up to a second or more."""
+    outage: float = 0.0
+    """A second: the store is out for some seconds, for all."""
+    cut_off: float = 0.0
+    """A second, for each process: the store is out for this one alone, for some seconds."""
+    pause: float = 0.0
+    """A second, for each process: it does not run at all for a while."""
+    sleep: float = 0.0
+    """A second: the whole machine sleeps."""
+    wall_jump: float = 0.0
+    """A second: the wall clock is set."""
+    reboot: float = 0.0
+    """A second: the power fails; the machine comes back with another boot."""
+    restart: float = 0.0
+    """A second, for each process: it is told to stop, and another takes its place."""
+    lost_hint: float = 0.0
+    """For each hint of one part of a process to another: it is lost."""
+    late_news: float = 0.0
+    """For each word of the lease's thread to the event loop: it takes up to a second."""
+    drift: float = 0.0
+    """How much faster (or slower, if negative) the store's clock runs than the processes'."""
+
+
+CALM: Final = Climate()
+
+
+class NodePlan(NamedTuple):
+    """A process, and what takes its place when it has died or stopped."""
+
+    slots: int
+    poll_interval: float
+    lease_for: float
+    queues: tuple[str, ...]
+    reads: tuple[str, ...]
+    """The stamps of payloads that it can read."""
+    max_batch: int
+    starts_at: float
+    retention: float | None
+
+
+class TaskPlan(NamedTuple):
+    """A task, and how it behaves."""
+
+    id: str
+    at: float
+    """When it is enqueued, in seconds."""
+    node: int
+    """The process in which its caller is."""
+    group: int
+    """Tasks of one group are enqueued together."""
+    queue: str
+    priority: int
+    delay: float
+    policy: TaskPolicy
+    stamp: str
+    takes: float
+    """Seconds that it runs."""
+    style: str
+    """async | stubborn (ends when it likes) | thread (cannot be stopped) | blocks (the loop)."""
+    fails: int
+    """How often it raises, before it returns."""
+    hopeless: bool
+    """What it raises cannot be cured by another attempt."""
+    kills: int
+    """How often it takes its process down."""
+    enqueues: bool
+    """It enqueues another task before it ends."""
+    named: bool
+    """Its id was chosen by the caller, who asks twice."""
+    cancelled_at: float | None
+    """When a caller cancels it."""
+    awaited_at: float | None
+    """When a caller begins to wait for it."""
+    timeout: float | None
+    """For how long."""
+
+
+class Plan(NamedTuple):
+    seed: int
+    climate: Climate
+    presence: bool
+    """Whether processes of one host can see that another has died."""
+    store: str
+    """`sqlite` or `model`."""
+    nodes: tuple[NodePlan, ...]
+    tasks: tuple[TaskPlan, ...]
+    heals_at: float
+    """From then on nothing goes wrong any more."""
+
+
+QUEUES: Final = ("default", "mail")
+STAMPS: Final = ("v1", "v2")
+CALM_SHARE: Final = 0.1
+"""Of the runs: so that it is seen what must hold if nothing at all goes wrong."""
+STEADY_SHARE: Final = 0.3
+"""Of the others: processes die, but the store never fails or keeps one waiting."""
+STORES: Final = ("model", "sqlite", "model")
+
+
+def draw(seed: int) -> Plan:
+    """Return the plan of run *seed*."""
+    chance = Chance(seed)
+    climate = _climate(chance.stream(0))
+    heals_at = 1.5 + chance.about(2.0) if climate is not CALM else 1.0
+    nodes = tuple(_node(chance.stream(100 + n)) for n in range(_few(chance, 3)))
+    tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(_few(chance, 8))]
+    presence = chance.happens(0.7)
+    return Plan(
+        seed,
+        climate,
+        presence,
+        chance.pick(STORES),
+        nodes,
+        tuple(_grouped(chance, tasks)),
+        heals_at,
+    )
+
+
+def _few(chance: Chance, most: int) -> int:
+    """Return 1 to *most*, small numbers more often: most bugs need but a few."""
+    return 1 + int(most * chance.unit() * (0.4 + 0.6 * chance.unit()))
+
+
+def _climate(chance: Chance) -> Climate:
+    if chance.happens(CALM_SHARE):
+        return CALM
+
+    steady = chance.happens(STEADY_SHARE)
+
+    def fault(*rates: float) -> float:
+        return chance.pick(rates) if chance.happens(0.4) else 0.0
+
+    def of_store(*rates: float) -> float:
+        rate = fault(*rates)
+        return 0.0 if steady else rate
+
+    return Climate(
+        kill=fault(0.002, 0.01, 0.05),
+        kill_in_program=fault(0.005, 0.02, 0.1),
+        refused=of_store(0.02, 0.1, 0.3),
+        doubted=of_store(0.02, 0.1, 0.3),
+        poisonous=fault(0.02, 0.1),
+        slow=of_store(0.05, 0.3),
+        outage=of_store(0.1, 0.3),
+        cut_off=of_store(0.1, 0.3),
+        pause=of_store(0.1, 0.5),
+        sleep=fault(0.1),
+        wall_jump=fault(0.1, 0.5),
+        reboot=fault(0.1),
+        restart=fault(0.1, 0.3),
+        lost_hint=fault(0.1, 1.0),
+        late_news=of_store(0.1, 0.5),
+        drift=fault(-0.05, 0.05),
+    )
+
+
+def _node(chance: Chance) -> NodePlan:
+    return NodePlan(
+        slots=chance.pick((1, 1, 2, 4)),
+        poll_interval=chance.pick((0.5, 1.0, 3.0)),
+        lease_for=chance.pick((1.0, 3.0, 3.0, 10.0)),
+        queues=QUEUES if chance.happens(0.8) else QUEUES[:1],
+        reads=STAMPS if chance.happens(0.8) else STAMPS[:1],
+        max_batch=chance.pick((1, 2, 500, 500)),
+        starts_at=chance.about(0.5),
+        retention=chance.pick((None, None, 0.5)),
+    )
+
+
+def _task(chance: Chance, number: int, nodes: int, heals_at: float) -> TaskPlan:
+    at = heals_at * 0.8 * chance.unit()
+    return TaskPlan(
+        id=f"t{number}",
+        at=at,
+        node=chance.whole(0, nodes - 1),
+        group=number,
+        queue=QUEUES[0] if chance.happens(0.8) else QUEUES[1],
+        priority=chance.pick((0, 0, 0, 1, -1)),
+        delay=chance.about(1.0) if chance.happens(0.2) else 0.0,
+        policy=_policy(chance),
+        stamp=STAMPS[0] if chance.happens(0.9) else STAMPS[1],
+        takes=chance.about(chance.pick((0.05, 0.5, 2.0))),
+        style=chance.pick(("async", "async", "async", "stubborn", "thread", "blocks")),
+        fails=chance.pick((0, 0, 0, 1, 2)),
+        hopeless=chance.happens(0.05),
+        kills=chance.pick((0, 0, 0, 0, 0, 0, 1, 5)),
+        enqueues=chance.happens(0.1),
+        named=chance.happens(0.2),
+        cancelled_at=at + chance.about(0.7) if chance.happens(0.2) else None,
+        awaited_at=heals_at * chance.unit() if chance.happens(0.3) else None,
+        timeout=chance.pick((None, 0.0, 1.0)),
+    )
+
+
+def _policy(chance: Chance) -> TaskPolicy:
+    if chance.happens(0.5):
+        return TaskPolicy()
+    return TaskPolicy(
+        timeout=chance.pick((None, None, 0.5, 2.0)),
+        retry=RetryPolicy(
+            attempts=chance.pick((1, 2, 4)), delay=chance.pick((0.0, 0.2, 1.0)), jitter=0.5
+        ),
+        max_crashes=chance.pick((1, 3, 3)),
+    )
+
+
+def _grouped(chance: Chance, tasks: list[TaskPlan]) -> list[TaskPlan]:
+    """Have some tasks enqueued together with the one before them."""
+    grouped: list[TaskPlan] = []
+    for task in tasks:
+        before = grouped[-1] if grouped else None
+        if before is not None and chance.happens(0.2):
+            grouped.append(task._replace(at=before.at, node=before.node, group=before.group))
+        else:
+            grouped.append(task)
+    return grouped

@@ -1,0 +1,153 @@
+"""What a history has told so far, for those who judge what comes next."""
+
+from typing import Final, NamedTuple
+
+from sitq.protocol.lifecycle import TaskState as S
+from sitq.protocol.ops import NewTask
+
+RESCUED_WITHIN: Final = 2.0
+"""Seconds: decisions, promise 5."""
+SLACK: Final = 0.6
+"""Seconds that transactions and words may take besides what is promised."""
+
+FINAL: Final = frozenset({S.SUCCESS, S.FAILED, S.CANCELLED})
+PENDING: Final = frozenset({S.SCHEDULED, S.QUEUED, S.PARKED})
+
+
+class Violation(NamedTuple):
+    """*event* is the place in the history at which it showed."""
+
+    invariant: str
+    text: str
+    event: int
+
+
+class Task:
+    """What is known of a task so far."""
+
+    __slots__ = (
+        "acknowledged", "begun", "cancelled", "charged", "crashes", "ended_at", "inserted", "interrupted",
+        "known", "new", "pending", "queued_at", "refused", "result", "seq", "settled", "starts",
+        "state", "stop_at", "token", "unknown", "was_scheduled", "worker",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.pending = self.refused = self.unknown = self.acknowledged = 0  # asks to enqueue it
+        self.inserted = 0
+        self.new: NewTask | None = None
+        self.state: S | None = None  # None: there is no row
+        self.seq = 0
+        self.token = 0
+        self.worker: str | None = None
+        self.charged = 0
+        self.crashes = 0
+        self.starts = 0
+        self.cancelled = False  # while it waited
+        self.stop_at: float | None = None  # when it was cancelled while it ran
+        self.interrupted: set[int] = set()  # tokens whose function was stopped before its end
+        self.known: set[int] = set()  # tokens
+        self.begun: set[int] = set()  # tokens whose function was started
+        self.settled: set[int] = set()  # tokens whose verdict was stored
+        self.result: bytes | None = None
+        self.queued_at = 0.0
+        self.was_scheduled = False
+        self.ended_at: float | None = None
+
+
+class Run:
+    """A task that runs in a process."""
+
+    __slots__ = ("at", "excused")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.excused = False  # out of touch since, or told to stop
+
+
+class Proc:
+    """What is known of a process so far."""
+
+    __slots__ = (
+        "alive", "blocked_until", "busy_until", "free_since", "held", "held_at", "killed_at",
+        "over_at", "paused_until", "poll", "queues", "runs", "slots", "stop_at", "stopped",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.killed_at = 0.0
+        self.slots = 1
+        self.queues: tuple[str, ...] = ()
+        self.poll = 0.0
+        self.held: str | None = None
+        self.held_at = 0.0
+        self.runs: dict[tuple[str, int], Run] = {}
+        self.free_since: float | None = None
+        self.paused_until = 0.0
+        self.blocked_until = 0.0
+        self.busy_until = 0.0
+        self.stop_at: float | None = None
+        self.over_at: float | None = None  # when its grace is over
+        self.stopped = False
+
+
+class Facts:
+    """*calm* and the rest are as `Checker` says."""
+
+    def __init__(
+        self,
+        *,
+        calm: bool,
+        presence: bool,
+        polls: dict[str, float],
+        recovers_within: float,
+        undisturbed: bool,
+    ) -> None:
+        self.calm = calm
+        self.presence = presence
+        self.polls = polls
+        self.recovers_within = recovers_within
+        self.undisturbed = undisturbed
+        self.violations: list[Violation] = []
+        self.event = 0  # the number of the one that is judged
+        self.at = 0.0  # its time
+        self.tasks: dict[str, Task] = {}
+        self.procs: dict[str, Proc] = {}
+        self.leases: dict[str, tuple[int, str, float]] = {}  # until, epoch, for how long
+        self.owner: dict[str, str] = {}  # the process of a worker id
+        self.saw_store = False  # the transactions
+        self.saw_end = False  # how the rows stand at the end
+        self.healed_at: float | None = None
+        # Where the store never fails, a worker has no excuse for being late at any time.
+        self.fine_since: float | None = 0.0 if undisturbed else None
+        self.ready_since: float | None = None
+
+    def fail(self, invariant: str, text: str) -> None:
+        self.violations.append(Violation(invariant, text, self.event))
+
+    def task(self, task_id: str) -> Task:
+        task = self.tasks.get(task_id)
+        if task is None:
+            task = self.tasks[task_id] = Task()
+        return task
+
+    def proc(self, name: str) -> Proc:
+        proc = self.procs.get(name)
+        if proc is None:
+            proc = self.procs[name] = Proc()
+            proc.poll = self.polls.get(name[:1], 0.0)
+        return proc
+
+    def note_ready(self) -> None:
+        """Since when somebody is there to look after the dead."""
+        if any(proc.held is not None and proc.alive for proc in self.procs.values()):
+            if self.ready_since is None:
+                self.ready_since = self.at
+        else:
+            self.ready_since = None
+
+    def note_free(self, proc: Proc) -> None:
+        """Since when a process has a slot free."""
+        if proc.held is None or len(proc.runs) >= proc.slots:
+            proc.free_since = None
+        elif proc.free_since is None:
+            proc.free_since = max(self.at, proc.paused_until, proc.blocked_until)

@@ -1,0 +1,566 @@
+"""One simulated process: a worker with its lease and its group commit, and callers beside it.
+
+It is the third driver, beside those for asyncio and for trio: it runs the same machines, and
+decides nothing. Where the others wait for an event loop, a disk or a thread, this one asks the
+world, which answers when the seed says, or never.
+
+A process has two threads, as the real one has: the event loop, which a task may block, and the
+lease's own, which then goes on. A process that is paused does neither.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from sitq.protocol import commit as c, lease as l, waiter as wt, worker as w
+from sitq.protocol.commit import Blame, CommitMachine, Group
+from sitq.protocol.lease import LeaseConfig, LeaseMachine
+from sitq.protocol.ops import (
+    Cancel,
+    Cancelled,
+    Conflict,
+    Enqueue,
+    Failure,
+    Fetch,
+    Fetched,
+    Op,
+    Outcome,
+    Reservation,
+    Settle,
+    Settled,
+    TaskKey,
+)
+from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable
+from sitq.protocol.waiter import WaiterMachine
+from sitq.protocol.worker import WorkerConfig, WorkerMachine
+from sitq.testing.simulation.chance import Chance
+from sitq.testing.simulation.climate import NodePlan, TaskPlan
+from sitq.testing.simulation.history import Kind
+
+if TYPE_CHECKING:
+    from sitq.testing.simulation.world import World
+
+Answer = "tuple[Outcome, ...] | CommitFailure"
+
+NODES: Final = "abc"
+"""The processes of a run are named by these letters, and by a number for each life."""
+UNREADABLE: Final = "unreadable"
+TICK: Final = 1e-6
+"""Seconds: no timer fires sooner than this, however sums of times are rounded."""
+UNWIND: Final = 0.05
+"""Seconds, about, until a task that is interrupted has come to its end."""
+
+
+class SimError(Exception):
+    """What the simulated store fails with."""
+
+
+class Execution:
+    """A task that runs."""
+
+    __slots__ = ("interrupted", "key", "lingers", "task", "worker_id")
+
+    def __init__(self, task: Reservation, worker_id: str) -> None:
+        self.task = task
+        self.key = task.key
+        self.worker_id = worker_id
+        self.interrupted = False
+        self.lingers = False
+
+
+class Process:
+    """One life of a process, from its start until it dies or has stopped."""
+
+    def __init__(
+        self, world: "World", node: int, name: str, plan: NodePlan, chance: Chance
+    ) -> None:
+        self.world = world
+        self.node = node
+        self.name = name
+        self.plan = plan
+        self.chance = chance
+        self.alive = True
+        self.frozen_until = 0.0
+        self.held_up: list[tuple[int, Callable[[], None]]] = []  # until then
+        self.blocked_until = 0.0
+        self.cut_off_until = 0.0
+        self.asleep_until = 0.0
+        self.slept = 0.0  # seconds of the machine's sleep, which the loop's clock leaves out
+        self.locks: set[str] = set()  # liveness locks held
+        self.lives = 0
+        self.stopping = False
+        self.stopped = False
+        self.to_come = 0  # callers that have not spoken yet
+        # the event loop
+        self.worker = WorkerMachine(
+            WorkerConfig(
+                queues=plan.queues,
+                max_concurrency=plan.slots,
+                poll_interval=plan.poll_interval,
+            ),
+            chance.unit,
+        )
+        self.writer = CommitMachine(max_batch=plan.max_batch)
+        self.executions: dict[TaskKey, Execution] = {}
+        self.lingering = 0
+        self._inbox: list[w.WorkerEvent] = []
+        self._turn_at: float | None = None
+        self._groups: list[Group] = []
+        self._replies: dict[int, Callable[[Any], None]] = {}
+        self._ticket = 0
+        self._waiting: dict[str, list[Waiting]] = {}
+        self._latest_hold: l.Hold | None = None
+        self._told_hold: l.Hold | None = None
+        self._worker_id: str | None = None
+        # the lease's thread
+        self.lease = LeaseMachine(
+            LeaseConfig(
+                host="host",
+                pid=world.next_pid(),
+                queues=plan.queues,
+                max_concurrency=plan.slots,
+                lease_for=plan.lease_for,
+                retention=plan.retention,
+                stamps=plan.reads,
+            )
+        )
+        self._mail: deque[l.LeaseEvent] = deque()
+        self._lease_busy = False
+        self._lease_tick_at: float | None = None
+
+    def start(self) -> None:
+        self.world.note(Kind.UP, self.name)
+        self._lease_receive(l.Started())
+        if self.world.stops_at_once():  # a stop may well come before the start
+            self.world.ask_to_stop(self, None, first=True)
+        self.post(w.Started())
+
+    def loop_time(self) -> float:
+        return self.world.now - self.slept
+
+    def lease_time(self) -> float:
+        return self.world.now
+
+    # -- the event loop ------------------------------------------------------------------
+
+    def post(self, event: w.WorkerEvent) -> None:
+        """Have the machine told of *event* in the next turn."""
+        self._inbox.append(event)
+        self._want_turn(self.world.now)
+
+    def _want_turn(self, at: float) -> None:
+        if self._turn_at is None or at < self._turn_at:
+            self._turn_at = at
+            self.world.on_loop(self, at, self._turn)
+
+    def _turn(self) -> None:
+        if self._turn_at is None or self._turn_at > self.world.now:
+            return  # another turn has done it
+        self._turn_at = None
+        if self.stopped:
+            return
+        events, self._inbox = self._inbox, []
+        hold = self._latest_hold
+        if hold is not None and hold is not self._told_hold:
+            self._told_hold = hold
+            events.insert(0, w.LeaseHeld(hold.worker_id, hold.until - self.lease_time()))
+        now, receive = self.loop_time(), self.worker.receive
+        for event in events:
+            for effect in receive(event, now):
+                self._do(effect)
+        for effect in receive(w.TurnEnded(), now):
+            self._do(effect)
+        self._end_turn()
+        deadline = self.worker.next_deadline()
+        if deadline is not None:
+            assert deadline > now, "a deadline was left behind"
+            self._want_turn(max(deadline + self.slept, self.world.now + TICK))
+
+    def _end_turn(self) -> None:
+        if self._groups:
+            groups, self._groups = self._groups, []
+            self._commit(c.Submitted(tuple(groups)))
+
+    def _do(self, effect: w.WorkerEffect) -> None:
+        match effect:
+            case w.Store(ticket, ops):
+                self.submit(ops, lambda answer: self._stored(ticket, ops, answer))
+            case w.Execute(task):
+                self._execute(task)
+            case w.Interrupt(key):
+                self._interrupt(key)
+            case w.Disown(worker_id):
+                self._lease_mail(l.Disowned(worker_id))
+            case w.Late():
+                pass
+            case w.Stop():
+                self.stopped = True
+                self._lease_mail(l.LeaveRequested())
+            case _:
+                assert_never(effect)
+        self.world.may_die(self)
+
+    def _stored(self, ticket: int, ops: tuple[Op, ...], answer: Any) -> None:
+        if isinstance(answer, SimError):
+            self.post(w.StoreFailed(ticket, answer))
+            return
+        for op, outcome in zip(ops, answer, strict=True):
+            if isinstance(op, Settle):
+                assert isinstance(outcome, Settled)
+                self.world.note(Kind.TOLD, self.name, op.task_id, op.key.token, outcome.applied)
+        self.post(w.Stored(ticket, answer))
+
+    # -- group commit --------------------------------------------------------------------
+
+    def submit(self, ops: tuple[Op, ...], reply: Callable[[Any], None]) -> None:
+        """Have *ops* committed; *reply* is given the outcomes, or a `SimError`."""
+        self._ticket += 1
+        self._replies[self._ticket] = reply
+        self._groups.append(Group(self._ticket, ops))
+
+    def _commit(self, event: c.CommitEvent) -> None:
+        for effect in self.writer.receive(event, self.loop_time()):
+            match effect:
+                case c.Commit(batch_id, ops):
+                    self.world.disk.apply(self, ops, partial(self._landed, batch_id))
+                case c.Resolve(ticket, outcomes):
+                    self._replies.pop(ticket)(outcomes)
+                case c.Reject(ticket):
+                    self._replies.pop(ticket)(SimError("refused"))
+                case c.Doubt(ticket):
+                    self._replies.pop(ticket)(SimError("doubt"))
+                case c.Close():
+                    raise AssertionError("nobody closes it")
+                case _:
+                    assert_never(effect)
+            self.world.may_die(self)
+
+    def _landed(self, batch_id: int, answer: "tuple[Outcome, ...] | Blame") -> None:
+        self._end_turn()  # what was asked while this one was under way
+        if isinstance(answer, Blame):
+            self._commit(c.CommitFailed(batch_id, SimError(), answer))
+        else:
+            self._commit(c.Committed(batch_id, answer))
+        self._end_turn()
+
+    def hear(self, ops: tuple[Op, ...], outcomes: tuple[Outcome, ...]) -> None:
+        """Pass on what was just committed here to those whom it concerns."""
+        for op, outcome in zip(ops, outcomes, strict=True):
+            if self.world.hint_is_lost(self):
+                continue
+            if isinstance(op, Enqueue):
+                self.post(w.Woken())
+            elif isinstance(op, Settle):
+                for waiting in self._waiting.get(op.task_id, ()):
+                    waiting.hint()
+            elif isinstance(op, Cancel):
+                assert isinstance(outcome, Cancelled)
+                if outcome.key is not None and outcome.holder == self._worker_id:
+                    self.post(w.StopAsked((outcome.key,)))
+
+    # -- running tasks -------------------------------------------------------------------
+
+    def _execute(self, task: Reservation) -> None:
+        world, worker_id = self.world, self._worker_id_of(task)
+        execution = self.executions[task.key] = Execution(task, worker_id)
+        plan = world.task_plan(task.id)
+        stamp, _, number = task.payload.decode().partition("|")
+        if stamp not in self.plan.reads:  # nothing is run
+            world.on_loop(self, world.now, lambda: self._end(execution, UNREADABLE))
+            return
+        world.note(Kind.START, self.name, task.id, task.key.token, (worker_id, task.payload))
+        takes = plan.takes * self.chance.between(0.5, 1.5)
+        if world.kills_process(plan):
+            world.at(self, world.now + takes, lambda: world.kill(self))
+            return
+        if plan.style == "blocks":
+            self.blocked_until = max(self.blocked_until, world.now + takes)
+            world.note(Kind.BLOCKED, self.name, value=takes)
+        if plan.enqueues and not number:
+            world.on_loop(
+                self, world.now + takes * 0.5, lambda: self._enqueue_child(execution, plan)
+            )
+        world.on_loop(self, world.now + takes, lambda: self._end(execution, ""))
+
+    def _worker_id_of(self, task: Reservation) -> str:
+        return self.worker._running[task.key].worker_id  # noqa: SLF001  # to be noted, no more
+
+    def _enqueue_child(self, execution: Execution, plan: TaskPlan) -> None:
+        if self.executions.get(execution.key) is execution and not execution.interrupted:
+            child = plan._replace(
+                id=f"{plan.id}.{execution.key.token}", enqueues=False, kills=0, delay=0.0
+            )
+            self.world.adopt(child)
+            Asking(self, [child]).ask()
+
+    def _interrupt(self, key: TaskKey) -> None:
+        execution = self.executions.get(key)
+        if execution is None or execution.interrupted:
+            return
+        execution.interrupted = True
+        self.world.note(Kind.INTERRUPT, self.name, execution.task.id, key.token)
+        plan = self.world.task_plan(execution.task.id)
+        if plan.style == "thread":
+            # Nobody waits for it any more, and it runs on.
+            execution.lingers = True
+            self.lingering += 1
+            self._report(execution, Interrupted(), lingers=True)
+        elif plan.style != "stubborn":
+            unwinds = self.chance.about(UNWIND)
+            self.world.on_loop(
+                self, self.world.now + unwinds, lambda: self._end(execution, "interrupted")
+            )
+
+    def _end(self, execution: Execution, how: str) -> None:
+        """The function of *execution* is over, if it was not before."""
+        world, task = self.world, execution.task
+        if execution.lingers:
+            execution.lingers = False
+            self.lingering -= 1
+            world.note(Kind.END, self.name, task.id, task.key.token, "lingered")
+            self.post(w.ThreadReturned())
+            return
+        if self.executions.get(execution.key) is not execution:
+            return
+        plan = world.task_plan(task.id)
+        ending: Ending
+        if how == "interrupted":
+            ending = Interrupted()
+        elif how == UNREADABLE:
+            ending = Unreadable(task.payload.decode().partition("|")[0], "of another version")
+        elif plan.hopeless:
+            ending = Raised(Failure("boom", "Hopeless"), retryable=False)
+        elif world.still_fails(plan):
+            ending = Raised(Failure("boom", "ValueError"))
+        else:
+            ending = Returned(f"{task.id}/{task.key.token}".encode())
+        world.note(Kind.END, self.name, task.id, task.key.token, type(ending).__name__.lower())
+        self._report(execution, ending, lingers=False)
+
+    def _report(self, execution: Execution, ending: Ending, *, lingers: bool) -> None:
+        del self.executions[execution.key]
+        self.post(w.TaskEnded(execution.key, ending, lingers))
+
+    # -- the lease's thread --------------------------------------------------------------
+
+    def _lease_mail(self, event: l.LeaseEvent) -> None:
+        self._mail.append(event)
+        self.world.on_thread(self, self.world.now, self._lease_read_mail)
+
+    def _lease_read_mail(self) -> None:
+        while self._mail and not self._lease_busy:
+            self._lease_receive(self._mail.popleft())
+
+    def _lease_tick(self) -> None:
+        if self._lease_tick_at is not None and self._lease_tick_at <= self.world.now:
+            self._lease_tick_at = None
+            if not self._lease_busy:
+                self._lease_receive(l.Tick())
+
+    def _lease_receive(self, event: l.LeaseEvent) -> None:
+        events = deque([event])
+        while events:
+            for effect in self.lease.receive(events.popleft(), self.lease_time()):
+                answer = self._lease_do(effect)
+                if answer is not None:
+                    events.append(answer)
+        if not self._lease_busy:
+            deadline = self.lease.next_deadline()
+            if deadline is not None:
+                assert deadline > self.lease_time(), "a deadline was left behind"
+                at = deadline
+                if self._lease_tick_at is None or at < self._lease_tick_at:
+                    self._lease_tick_at = at
+                    self.world.on_thread(self, at, self._lease_tick)
+
+    def _lease_do(self, effect: l.LeaseEffect) -> l.LeaseEvent | None:
+        world = self.world
+        match effect:
+            case l.Enter():
+                self.lives += 1
+                worker_id = f"{self.name}.{self.lives}"
+                self.locks.add(worker_id)
+                return l.Entered(worker_id)
+            case l.Apply(ops):
+                self._lease_busy = True
+                world.disk.apply(self, ops, self._lease_answered, thread=True)
+            case l.Probe(worker_ids):
+                return l.Probed(world.free_locks(worker_ids))
+            case l.Hold() | l.LetGo() | l.AskToStop() | l.Wake():
+                if isinstance(effect, l.Hold):
+                    self._latest_hold = effect
+                world.on_loop(
+                    self, world.now + world.news_takes(self), lambda: self._lease_news(effect)
+                )
+            case l.Complain():
+                pass
+            case l.Leave(worker_id):
+                self.locks.discard(worker_id)
+            case l.Sweep():
+                pass
+            case l.Stop():
+                world.has_stopped(self)
+            case _:
+                assert_never(effect)
+        return None
+
+    def _lease_answered(self, answer: "tuple[Outcome, ...] | Blame") -> None:
+        self._lease_busy = False
+        if isinstance(answer, Blame):
+            self._lease_receive(l.ApplyFailed(SimError()))
+        else:
+            self._lease_receive(l.Applied(answer))
+        self._lease_read_mail()
+
+    def _lease_news(self, news: l.Hold | l.LetGo | l.AskToStop | l.Wake) -> None:
+        match news:
+            case l.Hold(worker_id):
+                self._worker_id = worker_id
+                self.world.note(Kind.HELD, self.name, value=worker_id)
+                self._turn_at = self.world.now
+                self._turn()
+            case l.LetGo(worker_id):
+                self.world.note(Kind.LET_GO, self.name, value=worker_id)
+                self.post(w.LeaseLost(worker_id))
+            case l.AskToStop(keys):
+                self.post(w.StopAsked(keys))
+            case l.Wake():
+                self.post(w.Woken())
+            case _:
+                assert_never(news)
+
+    # -- callers -------------------------------------------------------------------------
+
+    def enqueue(self, tasks: list[TaskPlan]) -> None:
+        Asking(self, tasks).ask()
+
+    def cancel(self, task_id: str) -> None:
+        self.world.note(Kind.CANCEL, self.name, task_id)
+        self.submit((Cancel(task_id),), lambda answer: self._cancelled(task_id, answer))
+        self._end_turn()
+
+    def _cancelled(self, task_id: str, answer: Any) -> None:
+        if not isinstance(answer, SimError):
+            (outcome,) = answer
+            self.world.note(Kind.CANCELLED, self.name, task_id, value=outcome.was)
+
+    def wait(self, task_id: str, timeout: float | None) -> None:
+        waiting = Waiting(self, task_id, timeout)
+        self._waiting.setdefault(task_id, []).append(waiting)
+        waiting.start()
+
+    def waiting_has_ended(self, waiting: "Waiting") -> None:
+        self._waiting[waiting.task_id].remove(waiting)
+        if not self._waiting[waiting.task_id]:
+            del self._waiting[waiting.task_id]
+
+    def leftovers(self) -> dict[str, int]:
+        """Return what the worker still keeps of tasks; nothing, once all are over."""
+        worker = self.worker
+        kept = {
+            "running": len(worker._running),  # noqa: SLF001
+            "asked": len(worker._asked),  # noqa: SLF001
+            "settles": len(worker._settles),  # noqa: SLF001
+            "time limits": len(worker._time_limits),  # noqa: SLF001
+            "executions": len(self.executions),
+        }
+        return {name: count for name, count in kept.items() if count}
+
+    def is_busy(self) -> bool:
+        """Say whether something goes on here that is to be waited for."""
+        return bool(self._replies or self._waiting or self.executions or self.lingering)
+
+
+class Asking:
+    """A caller who enqueues, and asks again where it is told that this is safe."""
+
+    def __init__(self, process: Process, tasks: list[TaskPlan]) -> None:
+        self._process = process
+        self._tasks = tasks
+        self._again = any(task.named for task in tasks)
+        self._more = int(self._again)
+
+    def ask(self) -> None:
+        process, world = self._process, self._process.world
+        ids = tuple(task.id for task in self._tasks)
+        world.note(Kind.ENQUEUE, process.name, value=ids)
+        op = Enqueue(tuple(world.new_task(task) for task in self._tasks), self._again)
+        process.submit((op,), self._answered)
+        process._end_turn()  # noqa: SLF001
+
+    def _answered(self, answer: Any) -> None:
+        process, world = self._process, self._process.world
+        ids = tuple(task.id for task in self._tasks)
+        if isinstance(answer, SimError):
+            unknown = str(answer) == "doubt"
+            world.note(Kind.UNKNOWN if unknown else Kind.REFUSED, process.name, value=ids)
+            if unknown or process.chance.happens(0.5):
+                self._again = True
+                pause = process.chance.about(0.5)
+                world.speak_later(process, world.now + pause, self.ask)
+        elif isinstance(answer[0], Conflict):
+            world.note(Kind.CONFLICT, process.name, value=ids)
+        else:
+            world.note(Kind.ENQUEUED, process.name, value=ids)
+            if self._more:  # two callers, say, who were told of the same thing
+                self._more -= 1
+                world.speak_later(process, world.now + process.chance.about(0.5), self.ask)
+
+
+class Waiting:
+    """A caller who waits for a task's end."""
+
+    def __init__(self, process: Process, task_id: str, timeout: float | None) -> None:
+        self.task_id = task_id
+        self._process = process
+        self._timeout = timeout
+        self._machine = WaiterMachine(timeout)
+
+    def start(self) -> None:
+        process = self._process
+        process.world.note(Kind.WAIT, process.name, self.task_id, value=self._timeout)
+        self._receive(wt.WaitStarted())
+
+    def hint(self) -> None:
+        self._receive(wt.Hinted())
+
+    def _receive(self, event: wt.WaiterEvent) -> None:
+        process, world = self._process, self._process.world
+        for effect in self._machine.receive(event, process.loop_time()):
+            match effect:
+                case wt.Ask():
+                    world.disk.apply(process, (Fetch((self.task_id,)),), self._answered)
+                case wt.Deliver(row):
+                    world.note(Kind.READ, process.name, self.task_id, value=(row.state, row.value))
+                    process.waiting_has_ended(self)
+                case wt.GiveUp() | wt.Miss():
+                    world.note(Kind.GAVE_UP, process.name, self.task_id)
+                    process.waiting_has_ended(self)
+                case _:
+                    assert_never(effect)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        process, world = self._process, self._process.world
+        deadline = self._machine.next_deadline()
+        if deadline is not None:
+            at = max(deadline + process.slept, world.now + TICK)
+            world.on_loop(process, at, partial(self._tick, deadline))
+
+    def _tick(self, deadline: float) -> None:
+        if self._machine.next_deadline() != deadline:
+            return  # a hint came first
+        if deadline <= self._process.loop_time():
+            self._receive(wt.Tick())
+        else:  # the machine has slept meanwhile
+            self._set_alarm()
+
+    def _answered(self, answer: "tuple[Outcome, ...] | Blame") -> None:
+        if isinstance(answer, Blame):
+            process = self._process
+            process.waiting_has_ended(self)  # its caller is told of the error
+            return
+        (outcome,) = answer
+        assert isinstance(outcome, Fetched)
+        self._receive(wt.Answered(outcome.rows.get(self.task_id)))
