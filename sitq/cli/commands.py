@@ -163,3 +163,41 @@ def doctor(file: Path | None, as_json: bool) -> None:
     from sitq.cli import doctor as doctor_
 
     raise SystemExit(doctor_.run(None if file is None else str(file), as_json=as_json))
+
+
+@sitq.command()
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="Runs (default: 1000).")
+@click.option(
+    "--from", "start", type=click.IntRange(0), metavar="K", help="The first seed (default: 0)."
+)
+@click.option("--fresh", is_flag=True, help="Draw the first seed, and print it.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(0, min_open=True),
+    metavar="H",
+    help="Go on for so long, from a fresh seed.",
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes (default: cores).")
+@click.option("--stop", is_flag=True, help="End with the first violation.")
+@click.option("--digest", is_flag=True, help="Print a name for all that happened in all runs.")
+@click.option("--canary", is_flag=True, help="Also play a broken build, which has to be noticed.")
+@click.option("--seed", type=click.IntRange(0), metavar="K", help="Play this one, and tell of it.")
+@click.option("--whole", is_flag=True, help="Do not make a run small that fails.")
+@click.option("--all", "everything", is_flag=True, help="Tell of every event.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.svg",
+    help="Draw the run.",
+)
+@click.option("--mutant", metavar="NAME", help="Plant this bug: hunt it, or play --seed with it.")
+@click.option("--mutants", is_flag=True, help="Plant each bug of the list, and hunt it.")
+def sim(**options: Any) -> None:
+    """Simulate fleets of workers in virtual time, with all that can go wrong, and judge them.
+
+    Each seed is one run, the same on every machine. Exit codes: 0 all that must hold has held, 1 a
+    violation, a mark that was never reached, or a planted bug that nobody noticed, 2 wrong usage.
+    """
+    from sitq.cli import sim as sim_
+
+    raise SystemExit(sim_.run(sim_.Options(**options)))

@@ -25,6 +25,7 @@ from sitq.cli.demo_crew import Crew, backend, tidy
 from sitq.cli.demo_files import File
 from sitq.cli.demo_report import Run
 from sitq.cli.demo_tasks import examine
+from sitq.cli.progress import progress
 from sitq.cli.terminal import console, shown
 from sitq.sync import SyncTaskQueue
 from sitq.task import Task
@@ -119,7 +120,7 @@ def _watch(out: Console, queue: SyncTaskQueue, crew: Crew, run: Run, left: dict[
     began = said = time.monotonic()
     pids: dict[str, int] = {}
     db = queue_file.connected(run.path)
-    with closing(db), report.progress(out, "examining", total, len(run.results)) as show:
+    with closing(db), progress(out, "examining", total, len(run.results)) as show:
         ended: list[str] = []
         while left:
             for end in crew.look_after(got_on=bool(ended)):

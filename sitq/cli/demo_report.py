@@ -8,26 +8,17 @@ about the queue, so it is named and left out.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from sitq.cli import queue_file
 from sitq.cli.demo_files import File, relative
 from sitq.cli.demo_tasks import Facts, examine
+from sitq.cli.progress import progress
 from sitq.cli.terminal import cell, shown
 from sitq.core import Result, TaskStatus
 from sitq.sync import SyncTaskQueue
@@ -63,25 +54,6 @@ class Run:
     @property
     def shares(self) -> str:
         return ", ".join(f"{name}: {count:,}" for name, count in sorted(self.done_by.items()))
-
-
-@contextmanager
-def progress(
-    out: Console, what: str, total: int, done: int = 0
-) -> Generator[Callable[[int, str], None]]:
-    """Show a bar on a terminal, nothing elsewhere; yield what moves it on."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
-    )
-    with Progress(*columns, console=out, disable=not out.is_interactive) as bar:
-        out.show_cursor(True)  # a kill -9 must not leave a terminal without one
-        task = bar.add_task(what, total=total, completed=done, note="")
-        yield lambda done, note: bar.update(task, completed=done, note=note)
 
 
 # -- what was found --------------------------------------------------------------------
