@@ -31,7 +31,7 @@ def test_it_becomes_small_and_breaks_the_same_invariant(bug) -> None:
 
 
 def test_nothing_is_left_that_the_bug_does_not_need() -> None:
-    with failing("dbos#541") as trial:
+    with failing("one attempt too many") as trial:
         small = shrink(trial)
 
     assert things(trial) > things(small.trial)

@@ -125,6 +125,11 @@ CALM_SHARE: Final = 0.1
 """Of the runs: so that it is seen what must hold if nothing at all goes wrong."""
 STEADY_SHARE: Final = 0.3
 """Of the others: processes die, but the store never fails or keeps one waiting."""
+STORM_SHARE: Final = 0.15
+"""Of all runs: everything that makes a worker lose touch, and so speak too late, at once."""
+STORM: Final = Climate(
+    doubted=0.3, slow=0.3, cut_off=0.1, pause=0.5, restart=0.5, lost_hint=0.1, late_news=0.1
+)
 STORES: Final = ("model", "sqlite", "model")
 
 
@@ -133,7 +138,10 @@ def draw(seed: int) -> Plan:
     chance = Chance(seed)
     climate = _climate(chance.stream(0))
     heals_at = 1.5 + chance.about(2.0) if climate is not CALM else 1.0
-    nodes = tuple(_node(chance.stream(100 + n)) for n in range(_few(chance, 3)))
+    nodes = [_node(chance.stream(100 + n)) for n in range(_few(chance, 3))]
+    if climate is STORM:
+        heals_at += 4.0
+        nodes = [node._replace(lease_for=1.0, queues=QUEUES) for node in nodes * 3][:3]
     tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(_few(chance, 8))]
     presence = chance.happens(0.7)
     return Plan(
@@ -141,7 +149,7 @@ def draw(seed: int) -> Plan:
         climate,
         presence,
         chance.pick(STORES),
-        nodes,
+        tuple(nodes),
         tuple(_grouped(chance, tasks)),
         heals_at,
     )
@@ -153,8 +161,11 @@ def _few(chance: Chance, most: int) -> int:
 
 
 def _climate(chance: Chance) -> Climate:
-    if chance.happens(CALM_SHARE):
+    weather = chance.unit()
+    if weather < CALM_SHARE:
         return CALM
+    if weather < CALM_SHARE + STORM_SHARE:
+        return STORM
 
     steady = chance.happens(STEADY_SHARE)
 

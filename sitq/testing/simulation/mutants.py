@@ -145,10 +145,18 @@ _LIST: Final = (
         "A second recovery acts on the list of a first one, which is out of date.",
         (
             Edit(
-                _SQL + "DEAD",
-                "WHERE id IN (SELECT value FROM json_each(?))",
-                "WHERE id IN (SELECT value FROM json_each(?)) OR 1",
+                _LEASE + "_questions",
+                "ops.append(Rescue(self._left_behind + self._dead))",
+                "self.listed = getattr(self, 'listed', ()) + self._dead\n"
+                "        ops.append(Rescue(self._left_behind + self.listed))",
             ),
+            Edit(
+                _SQL + "DEAD",
+                "SELECT id, host, pid FROM sitq_workers\n    WHERE id IN (SELECT value FROM json_each(?)) OR",
+                "SELECT value, 'host', 0 FROM json_each(?) UNION\n"
+                "    SELECT id, host, pid FROM sitq_workers WHERE",
+            ),
+            Edit(_SQL + "RESCUE", _RUNNING, "state IN ('running', 'success')"),
         ),
         "sqlite",
     ),

@@ -289,7 +289,10 @@ class Process:
     def _enqueue_child(self, execution: Execution, plan: TaskPlan) -> None:
         if self.executions.get(execution.key) is execution and not execution.interrupted:
             child = plan._replace(
-                id=f"{plan.id}.{execution.key.token}", enqueues=False, kills=0, delay=0.0
+                id=f"{plan.id}.{execution.key.seq}-{execution.key.token}",
+                enqueues=False,
+                kills=0,
+                delay=0.0,
             )
             self.world.adopt(child)
             Asking(self, [child]).ask()

@@ -67,6 +67,7 @@ class World:
         self._pids = 0
         self._wall_offset = 0.0
         self._boot = 1
+        self._epoch = "boot-1"
         self._booted_at = -UPTIME
         self._asleep_until = 0.0
         self._dead_locks: set[str] = set()
@@ -188,7 +189,7 @@ class World:
         """Return what the store's clocks say."""
         since_boot = (self.now - self._booted_at) * (1 + self.climate.drift)
         wall = EPOCH_S + self.now + self._wall_offset
-        return Moment(round(wall * 1000), round(since_boot * 1000), f"boot-{self._boot}")
+        return Moment(round(wall * 1000), round(since_boot * 1000), self._epoch)
 
     # -- faults --------------------------------------------------------------------------
 
@@ -286,6 +287,7 @@ class World:
             if process is not None:
                 self.kill(process)
         self._boot += 1
+        self._epoch = f"boot-{self._boot}"
         self._booted_at = self.now
 
     def _heal(self) -> None:
