@@ -1,0 +1,74 @@
+"""What the simulator has found in sitq, each as the smallest run that shows it."""
+
+import pytest
+
+from sitq.protocol.lifecycle import TaskState
+from sitq.protocol.ops import TaskPolicy
+from sitq.testing.simulation.climate import CALM, STAMPS, NodePlan, Plan, TaskPlan
+from sitq.testing.simulation.history import Kind
+from sitq.testing.simulation.mutants import MUTANTS
+from sitq.testing.simulation.trial import play
+
+NODE = NodePlan(
+    slots=1,
+    poll_interval=0.5,
+    lease_for=3.0,
+    queues=("default", "mail"),
+    reads=STAMPS,
+    max_batch=500,
+    starts_at=0.0,
+    retention=None,
+)
+TASK = TaskPlan(
+    id="t0",
+    at=0.2,
+    node=0,
+    group=0,
+    queue="default",
+    priority=0,
+    delay=0.0,
+    policy=TaskPolicy(),
+    stamp="v1",
+    takes=0.1,
+    style="async",
+    fails=0,
+    hopeless=False,
+    kills=0,
+    enqueues=False,
+    named=False,
+    cancelled_at=None,
+    awaited_at=None,
+    timeout=None,
+)
+
+
+def run_in_doubt(seed: int, store: str):
+    """One worker, one task, and a store whose commits fail half of the time."""
+    climate = CALM._replace(doubted=0.5)
+    return play(Plan(seed, climate, True, store, (NODE,), (TASK,), heals_at=2.0))
+
+
+def lost_a_reserve(trial) -> bool:
+    """Say whether the task was given to a worker that did not hear of it then."""
+    claimed = next(
+        event.at
+        for event in trial.history
+        if event.kind is Kind.ROW and event.value.new is TaskState.RUNNING
+    )
+    started = next(event.at for event in trial.history if event.kind is Kind.START)
+    return started - claimed > 0.1
+
+
+@pytest.mark.parametrize("store", ["model", "sqlite"])
+def test_a_task_does_not_stay_with_a_worker_that_never_heard_of_it(store) -> None:
+    """A reserve that was stored, and whose COMMIT failed nevertheless, was asked again afresh.
+
+    What the lost answer had named was held by the worker, as long as that lived, and run by nobody.
+    """
+    trials = [run_in_doubt(seed, store) for seed in range(40)]
+    assert not [trial for trial in trials if trial.failed]
+    assert any(map(lost_a_reserve, trials)), "and it did happen in one of them"
+
+    with MUTANTS["a lost answer is lost"].planted():
+        broken = [run_in_doubt(seed, store) for seed in range(40)]
+    assert "L1" in {trial.violations[0].invariant for trial in broken if trial.failed}
