@@ -8,7 +8,8 @@ climate     what a run is made of, and what goes wrong in it: drawn from the see
 store       the programs of production on a store in memory, statement by statement
 disk        what becomes of a transaction
 world       time, clocks, processes and faults: what happens when
-process     one process: a worker with its lease, group commit, and callers
+process     one process: a worker with its lease, and group commit
+callers     who enqueues in a process, and who waits
 history     what happened, in one format for simulated and for real runs
 invariants  what must hold of any history
 facts       what a history has told so far
