@@ -108,7 +108,7 @@ ASK_TO_STOP: Final = f"""
 
 # -- statements: reserve ---------------------------------------------------------------
 
-# The first statement of every reserve, so there is no process that stages what is due.
+# Run by every reserve that finds something due, so there is no process that stages it.
 # Served by sitq_tasks_scheduled.
 PROMOTE: Final = f"""
     UPDATE sitq_tasks SET {_to(Move.PROMOTE)} WHERE seq IN (
@@ -407,7 +407,10 @@ def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:
 
 
 def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
-    yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
+    due_at = yield from _next_due(op.queues)
+    promotes = due_at is not None and due_at <= now.wall_ms
+    if promotes:
+        yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
     forgotten: Sequence[Row] = ()
     if op.known is not None:
         forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
@@ -426,12 +429,19 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     tasks = tuple(_reservation(row) for row in sorted(rows, key=lambda row: (-row[8], row[0])))
     if len(tasks) == op.limit:
         return Reserved(tasks)
+    if promotes:
+        due_at = yield from _next_due(op.queues)
+    return Reserved(tasks, None if due_at is None else max(0, due_at - now.wall_ms) / 1000)
+
+
+def _next_due(queues: Sequence[str]) -> Program[int | None]:
+    """Return when the first scheduled task of *queues* is due."""
     due: list[int] = []
-    for queue in op.queues:
+    for queue in queues:
         ((run_at_ms,),) = yield Query(NEXT_DUE, (queue,))
         if run_at_ms is not None:
             due.append(run_at_ms)
-    return Reserved(tasks, max(0, min(due) - now.wall_ms) / 1000 if due else None)
+    return min(due, default=None)
 
 
 def _reservation(row: Row) -> Reservation:

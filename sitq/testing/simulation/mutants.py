@@ -494,7 +494,10 @@ _LIST: Final = (
     Mutant(
         "due too early",
         "A task becomes due a tenth of a second before its time.",
-        (Edit(_SQL + "PROMOTE", "run_at_ms <= ?", "run_at_ms <= ? + 100"),),
+        (
+            Edit(_SQL + "_reserve", "due_at <= now.wall_ms", "due_at <= now.wall_ms + 100"),
+            Edit(_SQL + "PROMOTE", "run_at_ms <= ?", "run_at_ms <= ? + 100"),
+        ),
         "sqlite",
     ),
     Mutant(
