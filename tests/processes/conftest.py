@@ -132,6 +132,7 @@ class Crew:
             state = states.get(task_id)
             state = None if state is None else TaskState(state)
             history.append(Event(time.monotonic(), Kind.STANDS, task=task_id, value=state))
+        history.append(Event(time.monotonic(), Kind.SOUND, value=self.integrity() == "ok"))
         history.append(Event(time.monotonic(), Kind.QUIET))
         return Checker(calm=calm).check(history)
 

@@ -140,6 +140,11 @@ def _the_second_comes_first(w: Written) -> None:
     w.worker().enqueued("t0", "t1").started("t1")
 
 
+@breaks("S24")
+def _damaged(w: Written) -> None:
+    w.worker().enqueued("t0").done("t0").note(Kind.SOUND, value=False)
+
+
 @breaks("S25")
 def _forgotten_too_early(w: Written) -> None:
     w.worker().enqueued("t0").done("t0")

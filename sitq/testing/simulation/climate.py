@@ -39,7 +39,7 @@ class Climate(NamedTuple):
     sleep: float = 0.0
     """A second: the whole machine sleeps."""
     wall_jump: float = 0.0
-    """A second: the wall clock is set."""
+    """A second: the wall clock is set, or stands still for a while."""
     reboot: float = 0.0
     """A second: the power fails; the machine comes back with another boot."""
     restart: float = 0.0

@@ -57,6 +57,10 @@ class Disk:
         else:
             self._store = ModelSimStore(self._saw)
 
+    def is_sound(self) -> bool:
+        """Say whether the store is whole, as far as it can tell."""
+        return not isinstance(self._store, SqliteSimStore) or self._store.is_sound()
+
     def apply(
         self,
         process: Process,

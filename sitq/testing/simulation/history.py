@@ -59,6 +59,8 @@ class Kind(StrEnum):
     """The row of a task has changed; *value* is a `Change`."""
     STANDS = "stands"
     """How a task's row stands at the end, where no `ROW` told; *value* is its state, or None."""
+    SOUND = "sound?"
+    """The store was examined; *value* is whether it is whole."""
     # -- the world
     FAULT = "fault"
     """Something went wrong that no other kind tells of; *value* says what."""

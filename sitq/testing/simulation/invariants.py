@@ -49,6 +49,7 @@ INVARIANTS: Final = {
     "S17": "A worker that has stopped does nothing, and keeps nothing.",
     "S18": "A task moves only as the table of its life allows.",
     "S21": "Of the tasks that wait, the one of the highest priority comes first, then the oldest.",
+    "S24": "The store stays whole: SQLite finds nothing wrong with it.",
     "S25": "Only what ended before the retention is forgotten.",
     "L1": "What was stored comes to its end.",
     "L2": "The tasks of a worker that died are taken back within 2 s, or 2 s after its lease.",
@@ -114,6 +115,7 @@ class Checker:
             Kind.BATCH: self._rows.batch,
             Kind.ROW: self._rows.row,
             Kind.STANDS: self._stands,
+            Kind.SOUND: self._sound,
             Kind.HEALED: self._healed,
             Kind.QUIET: self._quiet,
             Kind.STUCK: self._stuck,
@@ -410,6 +412,10 @@ class Checker:
         task.inserted = int(event.value is not None)
         if task.inserted and not (task.pending or task.unknown or task.acknowledged):
             self.facts.fail("S2", f"{event.task} is stored, and nobody asked for it")
+
+    def _sound(self, event: Event) -> None:
+        if not event.value:
+            self.facts.fail("S24", "the store is damaged")
 
     def _quiet(self, event: Event) -> None:  # noqa: ARG002
         for task_id, task in self.facts.tasks.items():

@@ -144,6 +144,8 @@ def _simple(event: Event) -> Sentence:
         case Kind.STANDS:
             found = value or "not there"
             return Sentence(f"is over, and {task} is {found}", _TASK)
+        case Kind.SOUND:
+            return Sentence("the store is whole" if value else "the store is damaged", _WORLD)
         case Kind.FAULT:
             return Sentence(str(value), _PROCESS if event.who else _WORLD)
         case Kind.HEALED:

@@ -27,6 +27,8 @@ MOST_EVENTS: Final = 20_000
 """A run that takes more is stuck in a loop."""
 UPTIME: Final = 1000.0
 """Seconds since the last boot at which a run begins: longer than any lease."""
+SOUND_EVERY: Final = 8
+"""Runs: to ask whether the store is whole takes as long as a dozen transactions."""
 WEATHER_EVERY: Final = 0.5
 EPOCH_S: Final = 1_800_000_000
 """Seconds since 1970 at which every run begins."""
@@ -66,6 +68,7 @@ class World:
         self._number = 0
         self._pids = 0
         self._wall_offset = 0.0
+        self._wall_stands: tuple[float, float] | None = None  # since when, and until when
         self._boot = 1
         self._epoch = "boot-1"
         self._booted_at = -UPTIME
@@ -146,6 +149,8 @@ class World:
                 self.ask_to_stop(process, None)
         elif not up:
             self.over = True
+            if self.plan.seed % SOUND_EVERY == 0:
+                self.note(Kind.SOUND, value=self.disk.is_sound())
             self.note(Kind.QUIET)
 
     def _what_is_left(self) -> tuple[str, ...]:
@@ -188,8 +193,16 @@ class World:
     def moment(self) -> Moment:
         """Return what the store's clocks say."""
         since_boot = (self.now - self._booted_at) * (1 + self.climate.drift)
-        wall = EPOCH_S + self.now + self._wall_offset
+        wall = EPOCH_S + self._wall_runs() + self._wall_offset
         return Moment(round(wall * 1000), round(since_boot * 1000), self._epoch)
+
+    def _wall_runs(self) -> float:
+        if self._wall_stands is not None:
+            since, until = self._wall_stands
+            if self.now < until and not self.healed:
+                return since
+            self._wall_stands = None
+        return self.now
 
     # -- faults --------------------------------------------------------------------------
 
@@ -239,8 +252,12 @@ class World:
             self.disk.out_until = self.now + chance.about(2.0)
             self.note(Kind.FAULT, value="the store is out")
         if strikes(climate.wall_jump):
-            self._wall_offset += chance.between(-30.0, 30.0)
-            self.note(Kind.FAULT, value="the wall clock was set")
+            if chance.happens(0.3):
+                self._wall_stands = self.now, self.now + chance.about(3.0)
+                self.note(Kind.FAULT, value="the wall clock stands still")
+            else:
+                self._wall_offset += chance.between(-30.0, 30.0)
+                self.note(Kind.FAULT, value="the wall clock was set")
         if strikes(climate.sleep):
             self._sleep(chance.about(5.0))
         if strikes(climate.reboot):
