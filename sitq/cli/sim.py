@@ -8,7 +8,6 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from sitq.cli.progress import progress
 from sitq.cli.terminal import cell, console, shown
+from sitq.testing.simulation.climate import Plan, draw
 from sitq.testing.simulation.marks import MARKS
 from sitq.testing.simulation.runs import ENOUGH, Ask, Tally, hunt_all, play_all
 from sitq.testing.simulation.shrink import shrink
@@ -211,13 +211,15 @@ def _canary(out: Console) -> bool:
 def _one(out: Console, options: Options) -> int:
     assert options.seed is not None
     mutant = None if options.mutant is None else _named(options.mutant)
-    with nullcontext() if mutant is None else mutant.planted():
-        return _told(out, options, options.seed)
+    if mutant is None:
+        return _told(out, options, draw(options.seed))
+    with mutant.planted():
+        return _told(out, options, mutant.plan(options.seed))
 
 
-def _told(out: Console, options: Options, seed: int) -> int:
-    """Play one seed, and tell of it."""
-    trial = play(seed)
+def _told(out: Console, options: Options, plan: Plan) -> int:
+    """Play one run, and tell of it."""
+    trial, seed = play(plan), plan.seed
     small = shrink(trial) if trial.failed and not options.whole else None
     planted = "" if options.mutant is None else f" --mutant {shlex.quote(options.mutant)}"
     again = f"sitq sim --seed {seed}{planted}{' --whole' if options.whole else ''}"
@@ -271,7 +273,7 @@ def _mutant(out: Console, options: Options) -> int:
         return 1
     out.print(f"caught after {caught.runs:,} runs\n")
     with mutant.planted():
-        _told(out, options, caught.seed)
+        _told(out, options, mutant.plan(caught.seed))
     return 0
 
 

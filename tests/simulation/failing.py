@@ -5,6 +5,14 @@ from contextlib import contextmanager
 from sitq.testing.simulation.mutants import MUTANTS
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
+from tests.simulation.by_hand import RESCUED
+
+
+@contextmanager
+def failing_rescue():
+    """Yield a trial of which it is known by heart how it fails: a rescue keeps the token."""
+    with MUTANTS["rescue keeps the token"].planted():
+        yield play(RESCUED)
 
 
 @contextmanager
@@ -13,7 +21,7 @@ def failing(bug: str):
     store = SqliteSimStore()
     with MUTANTS[bug].planted():
         for seed in range(1000):
-            trial = play(seed, store)
+            trial = play(MUTANTS[bug].plan(seed), store)
             if trial.failed:
                 yield trial
                 return

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from sitq.storage import sqlite
-from sitq.testing.simulation.climate import draw
 from sitq.testing.simulation.mutants import CANARY, MUTANTS, Edit, Mutant, hunt
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
@@ -43,9 +42,7 @@ def test_a_planted_bug_is_caught_by_the_seed_and_the_invariant_of_the_page(name,
     assert name in CAUGHT_BY, HOW
     seed, invariant = CAUGHT_BY[name]
     mutant = MUTANTS[name]
-    plan = draw(seed)
-    if mutant.store:
-        plan = plan._replace(store=mutant.store)
+    plan = mutant.plan(seed)
 
     with mutant.planted():
         planted = play(plan, store)

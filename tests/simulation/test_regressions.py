@@ -3,43 +3,11 @@
 import pytest
 
 from sitq.protocol.lifecycle import TaskState
-from sitq.protocol.ops import TaskPolicy
-from sitq.testing.simulation.climate import CALM, STAMPS, NodePlan, Plan, TaskPlan
+from sitq.testing.simulation.climate import CALM, Plan
 from sitq.testing.simulation.history import Kind
 from sitq.testing.simulation.mutants import MUTANTS
 from sitq.testing.simulation.trial import play
-
-NODE = NodePlan(
-    slots=1,
-    poll_interval=0.5,
-    lease_for=3.0,
-    queues=("default", "mail"),
-    reads=STAMPS,
-    max_batch=500,
-    starts_at=0.0,
-    retention=None,
-)
-TASK = TaskPlan(
-    id="t0",
-    at=0.2,
-    node=0,
-    group=0,
-    queue="default",
-    priority=0,
-    delay=0.0,
-    policy=TaskPolicy(),
-    stamp="v1",
-    takes=0.1,
-    style="async",
-    fails=0,
-    hopeless=False,
-    kills=0,
-    enqueues=False,
-    named=False,
-    cancelled_at=None,
-    awaited_at=None,
-    timeout=None,
-)
+from tests.simulation.by_hand import NODE, TASK
 
 
 def run_in_doubt(seed: int, store: str):

@@ -8,13 +8,13 @@ from sitq.testing.simulation.shrink import shrink
 from sitq.testing.simulation.story import in_brief, sentence_of, story
 from sitq.testing.simulation.trial import play
 from sitq.testing.simulation.words import sentences
-from tests.simulation.failing import failing
+from tests.simulation.failing import failing, failing_rescue
 
 
 @pytest.fixture(scope="module")
 def told():
     """A trial that failed, what was made of it, and its story."""
-    with failing("rescue keeps the token") as trial:
+    with failing_rescue() as trial:
         small = shrink(trial)
         return trial, small, story(trial, small=small)
 

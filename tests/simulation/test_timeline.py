@@ -11,7 +11,7 @@ from sitq.testing.simulation.invariants import Violation
 from sitq.testing.simulation.shrink import shrink
 from sitq.testing.simulation.timeline import RED, WIDTH, timeline
 from sitq.testing.simulation.trial import Trial, play
-from tests.simulation.failing import failing
+from tests.simulation.failing import failing_rescue
 
 
 def texts(picture: str) -> list[str]:
@@ -23,7 +23,7 @@ def texts(picture: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def failed():
-    with failing("rescue keeps the token") as trial:
+    with failing_rescue() as trial:
         return shrink(trial).trial
 
 

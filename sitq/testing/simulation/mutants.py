@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from sitq.storage import sqlite
-from sitq.testing.simulation.climate import draw
+from sitq.testing.simulation.climate import Plan, draw
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
 
@@ -35,6 +35,11 @@ class Mutant(NamedTuple):
     edits: tuple[Edit, ...]
     store: str = ""
     """`sqlite` or `model`, where only one of the two has the bug."""
+
+    def plan(self, seed: int) -> Plan:
+        """Return the plan of *seed*, on a store that has the bug."""
+        plan = draw(seed)
+        return plan._replace(store=self.store) if self.store else plan
 
     @contextmanager
     def planted(self) -> Generator[None]:
@@ -60,11 +65,8 @@ def hunt(mutant: Mutant, most: int = 1000) -> Caught | None:
     store, runs = SqliteSimStore(), 0
     with mutant.planted():
         for seed in range(most):
-            plan = draw(seed)
-            if mutant.store:
-                plan = plan._replace(store=mutant.store)
             runs += 1
-            trial = play(plan, store)
+            trial = play(mutant.plan(seed), store)
             if trial.failed:
                 first = trial.violations[0]
                 return Caught(seed, first.invariant, first.text, runs)
