@@ -8,6 +8,7 @@ import contextlib
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -81,6 +82,14 @@ def text(name: str, value: object) -> str:
     if not value.isprintable():
         raise ValidationError(f"{name} must be printable, without control characters: {value!r}")
     return value
+
+
+def path(name: str, value: object) -> str:
+    """Return *value*, the path of a file, as an absolute one."""
+    given = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise ValidationError(f"{name} must be the path of a file, a str or a Path, not {value!r}")
+    return os.path.abspath(given)  # noqa: PTH100  # a text is what the caller gets back
 
 
 def eta_ms(value: object) -> int:

@@ -10,9 +10,10 @@ remembers why, and the endings become hand-backs that cost no attempt.
 
 import logging
 import math
+import sys
 from contextvars import ContextVar
 from functools import partial
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.abc
@@ -51,6 +52,9 @@ from sitq.protocol.worker import (
 )
 from sitq.serialization import Serializer
 
+if TYPE_CHECKING:
+    from sitq.adapters.recorder import Recorder
+
 log: Final = logging.getLogger("sitq.worker")
 
 CANCELLED_GRACE: Final = 5.0
@@ -72,9 +76,19 @@ class WorkerDriver:
         lease: LeaseConfig,
         session: Session,
         serializer: Serializer,
+        record: str | None = None,
     ) -> None:
         self._session = session
-        self._machine = WorkerMachine(config, chance.unit)
+        self._recorder: Recorder | None = None
+        if record is None:
+            self._machine = WorkerMachine(config, chance.unit)
+            lease_machine = LeaseMachine(lease)
+        else:
+            from sitq.adapters import recorder  # few workers are recorded
+
+            self._recorder = recorder.Recorder(record, worker_now=anyio.current_time())
+            self._machine = self._recorder.worker(config, chance.unit)
+            lease_machine = self._recorder.lease(lease)
         self._bench = Workbench(
             loop=session.loop,
             serializer=serializer,
@@ -85,7 +99,7 @@ class WorkerDriver:
         )
         kind = LeaseThread if virtual() is None else LeaseByTheWorker
         self._lease = kind(
-            machine=LeaseMachine(lease),
+            machine=lease_machine,
             open_store=session.open_store,
             presence=session.presence,
             tell=self._tell,
@@ -130,6 +144,8 @@ class WorkerDriver:
                     await self._wait_for_lease()
             finally:
                 hints.let_go(self._worker_id)
+                if self._recorder is not None:
+                    self._recorder.close(sys.exception())
                 self._ended.set()
 
     def stop(self, grace: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `sitq demo`, `sitq worker`, `sitq stats`, `sitq doctor`, `sitq sim`.
+"""The command line: `sitq demo`, `worker`, `stats`, `doctor`, `replay` and `sim`.
 
 It needs the extra `cli` (click and rich), which `import sitq` never loads. None of the commands
 unpickles anything but `worker`, and `demo` on the file that it made itself.
@@ -12,6 +12,8 @@ demo_report  what it shows at the end, and the proof
 worker       a worker in a process of its own, and what signals do to it
 stats        what is in a queue file
 doctor       what could go wrong
+replay       what a worker has recorded, once more
+replay_words one step of it in words
 sim          the simulator by hand
 queue_file   reading a queue file from outside
 progress     how far something is

@@ -5,6 +5,7 @@ tables.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ def demo_worker(file: Path, concurrency: int, trio: bool) -> None:
 )
 @click.option("--drain", is_flag=True, help="End as soon as nothing is due.")
 @click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Record what the worker hears and decides, for `sitq replay`.",
+)
+@click.option(
     "--log-level",
     default="INFO",
     show_default=True,
@@ -116,6 +123,7 @@ def worker(
     lease: float | None,
     grace: float | None,
     drain: bool,
+    record: Path | None,
     log_level: str,
     trio: bool,
 ) -> None:
@@ -140,6 +148,8 @@ def worker(
     }
     given = {name: value for name, value in options.items() if value is not None}
     chosen = worker_.load(target, app_dir, given)
+    if record is not None:
+        chosen.record = os.path.abspath(record)  # noqa: PTH100  # as the Worker itself says it
     if grace is None:
         grace = worker_.GRACE if chosen.grace is None else chosen.grace
     worker_.run(chosen, grace=grace, drain=drain, trio=trio)
@@ -163,6 +173,22 @@ def doctor(file: Path | None, as_json: bool) -> None:
     from sitq.cli import doctor as doctor_
 
     raise SystemExit(doctor_.run(None if file is None else str(file), as_json=as_json))
+
+
+@sitq.command()
+@_file
+@click.option("--all", "everything", is_flag=True, help="Tell of every step.")
+@click.option("--until", type=click.IntRange(1), metavar="N", help="End with this step.")
+@click.option("--task", metavar="ID", help="Tell only of the steps about this task.")
+def replay(file: Path, everything: bool, until: int | None, task: str | None) -> None:
+    """Replay what `sitq worker --record FILE` has recorded, in the machines of this version.
+
+    Exit codes: 0 they decide alike, 1 this version decides otherwise at the step that is told, 2
+    wrong usage, no recording, or one of a newer version.
+    """
+    from sitq.cli import replay as replay_
+
+    raise SystemExit(replay_.show(file, until=until, task=task, everything=everything))
 
 
 @sitq.command()

@@ -280,6 +280,10 @@ REFUSED_AT_ONCE = {
     "a queue without a name": (partial(Worker, MEMORY, queues=["a", ""]), ["1 to 255"]),
     "a queue that is no text": (partial(Worker, MEMORY, queues=["a", 5]), ["string", "5"]),
     "a worker on a path": (partial(Worker, "tasks.db"), ["SQLiteBackend('tasks.db')"]),
+    **{
+        f"record={value!r}": (partial(Worker, MEMORY, record=value), ["record", repr(value)])
+        for value in (5, b"x.rec", "", "a\0b", True)
+    },
     "a worker on nothing": (partial(Worker, None), ["Backend", "None"]),
     "a queue on a path": (partial(TaskQueue, "tasks.db"), ["SQLiteBackend('tasks.db')"]),
     "a queue on a class": (partial(TaskQueue, MemoryBackend), ["Backend", "MemoryBackend"]),
