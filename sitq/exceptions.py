@@ -149,6 +149,13 @@ class WorkerRunningError(WorkerError):
     """`start()` was called on a worker that is running."""
 
 
+# -- recordings ------------------------------------------------------------------------
+
+
+class RecordingError(SitqError):
+    """A file is no recording of a worker, or not one that this version can replay."""
+
+
 # -- virtual runs ----------------------------------------------------------------------
 
 
@@ -158,3 +165,10 @@ class VirtualTimeError(SitqError):
 
 class DeadlockError(VirtualTimeError):
     """Everything in a virtual run waits for something that can never happen."""
+
+
+# -- tests of yours --------------------------------------------------------------------
+
+
+class CheckFailed(SitqError, AssertionError):
+    """What a test says of its tasks does not hold; it is an `AssertionError`, too."""

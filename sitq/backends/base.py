@@ -4,8 +4,8 @@ A backend connects on first use. It may be shared by any number of queues and wo
 event loop; when that loop has ended, the next one simply connects anew. Closing is polite and
 not required: a program that never closes can still end.
 
-A backend of your own implements `open_store`, and is held to the conformance suite in
-`tests/conformance`.
+A backend of your own implements `open_store`, and is held to `sitq.testing.conformance`, the suite
+that those of sitq are held to.
 """
 
 from abc import ABC, abstractmethod

@@ -56,7 +56,9 @@ def run(folder: Path, text: str, path: str = "docs/page.md") -> tuple[int, int, 
     (folder / path).write_text(text)
     shutil.copy(ROOT / "conftest.py", folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path]
+    # Where the folder has a sitq of its own, pytest would look there for sitq's plugin.
+    off = ["-p", "no:cacheprovider", "-p", "no:sitq"]
+    command = [sys.executable, "-m", "pytest", "-q", *off, path]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     failed, passed = (re.search(rf"(\d+) {word}", done.stdout) for word in ("failed", "passed"))
     return int(failed[1]) if failed else 0, int(passed[1]) if passed else 0, done.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sitq
+from sitq import testing
 from sitq.protocol.lifecycle import TaskState
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,20 @@ def test_the_reference_shows_every_public_method(name) -> None:
     shown = set(re.findall(r"automethod:: (?:\w+\.)?(\w+)", text))
 
     assert public <= shown
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_the_reference_shows_every_name_for_tests(name) -> None:
+    page = (ROOT / "docs/reference/sitq.testing.md").read_text()
+
+    assert re.search(rf"^\.\. auto\w+:: (?:[\w.]+\.)?{name}\b", page, re.MULTILINE)
+
+
+def test_the_page_of_simulations_shows_every_fault() -> None:
+    page = (ROOT / "docs/how-to/simulate.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+
+    assert dict(rows) == dict(testing.FAULTS)
 
 
 def test_the_page_of_the_worker_holds_the_fixed_one_word_for_word() -> None:
