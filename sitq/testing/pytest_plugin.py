@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from sitq.testing.manual_queue import ManualQueue
+    from sitq.testing.manual.queue import ManualQueue
 
 
 @pytest.fixture
 def sitq_queue() -> "Iterator[ManualQueue]":
     """A queue in memory: the test moves its clock, and runs its tasks with `drain()`."""
-    from sitq.testing.manual_queue import ManualQueue
+    from sitq.testing.manual.queue import ManualQueue
 
     with ManualQueue() as queue:
         yield queue

@@ -25,7 +25,7 @@ from sitq.protocol.ops import (
     TaskRow,
 )
 from sitq.testing import FAULTS, SimulationBroken, simulate
-from sitq.testing.promises import Promises
+from sitq.testing.storms.promises import Promises
 
 ORDERS = 8
 

@@ -17,13 +17,13 @@ import trio.testing
 from trio._core import _run
 
 from sitq.exceptions import VirtualTimeError
-from sitq.testing.limits import deadlock, limit_reached, unless_stuck
+from sitq.testing.virtual.limits import deadlock, limit_reached, unless_stuck
 
 T = TypeVar("T")
 
 
 class TrioTime:
-    """The time of one run; see `VirtualTime` in `sitq.testing.virtual_time`."""
+    """The time of one run; see `VirtualTime` in `sitq.testing.virtual.running`."""
 
     def __init__(self, unit: Callable[[], float], limit: float) -> None:
         self._order = _Order(unit)

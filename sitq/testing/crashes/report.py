@@ -6,8 +6,8 @@ from typing import Any
 
 from sitq.core import Result, TaskStatus
 from sitq.exceptions import CheckFailed
-from sitq.testing.crash_point import CrashPoint
-from sitq.testing.effects import in_words
+from sitq.testing.crashes.effects import in_words
+from sitq.testing.crashes.point import CrashPoint
 
 
 @dataclass(frozen=True, slots=True)

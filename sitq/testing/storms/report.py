@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sitq.exceptions import CheckFailed
-from sitq.testing.faults import FAULTS, Happening
+from sitq.testing.storms.faults import FAULTS, Happening
 
 SHOWN = 60
 """Faults in a story; of more, the last ones are shown."""

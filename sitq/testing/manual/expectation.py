@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from sitq.testing.witness import EnqueuedTask
+from sitq.testing.manual.witness import EnqueuedTask
 
 SHOWN: Final = 10
 """Tasks in a message; more are counted."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sitq.exceptions import ValidationError
-from sitq.testing.crash_point import after_effect
-from sitq.testing.killable import process_of_caller
+from sitq.testing.crashes.point import after_effect
+from sitq.testing.processes.killable import process_of_caller
 
 
 class Effects:

@@ -25,11 +25,11 @@ from sitq.queue import TaskQueue
 from sitq.serialization import Call, Serializer
 from sitq.sync import SyncTaskQueue
 from sitq.task import OptionFields, name_of
-from sitq.testing.expectation import Asked, Expectation
-from sitq.testing.manual_clock import ManualClock
+from sitq.testing.manual.clock import ManualClock
+from sitq.testing.manual.expectation import Asked, Expectation
+from sitq.testing.manual.witness import EnqueuedTask, Witness
 from sitq.testing.replaced_calls import ReplacedCalls
-from sitq.testing.virtual_time import LoopName, run
-from sitq.testing.witness import EnqueuedTask, Witness
+from sitq.testing.virtual.running import LoopName, run
 from sitq.worker import Worker
 
 LEASE: Final = 86400.0

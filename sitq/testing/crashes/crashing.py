@@ -24,8 +24,9 @@ from sitq.exceptions import CheckFailed, ValidationError
 from sitq.queue import TaskQueue
 from sitq.serialization import Call
 from sitq.task import DEFAULTS, Task, TaskFunction
-from sitq.testing.crash_point import AT_ITS_END
-from sitq.testing.crash_report import (
+from sitq.testing.crashes.effects import Effects
+from sitq.testing.crashes.point import AT_ITS_END
+from sitq.testing.crashes.report import (
     Crash,
     CrashBroken,
     CrashReport,
@@ -34,12 +35,17 @@ from sitq.testing.crash_report import (
     other_end,
     shown,
 )
-from sitq.testing.effects import Effects
-from sitq.testing.killable import InProcess, Killed, Process, beside_its_parent, process_of_caller
-from sitq.testing.quiet import quiet
+from sitq.testing.processes.killable import (
+    InProcess,
+    Killed,
+    Process,
+    beside_its_parent,
+    process_of_caller,
+)
+from sitq.testing.processes.quiet import quiet
+from sitq.testing.processes.spawning import change_what_tasks_run
 from sitq.testing.replaced_calls import ReplacedCalls
-from sitq.testing.spawning import change_what_tasks_run
-from sitq.testing.virtual_time import LoopName, run
+from sitq.testing.virtual.running import LoopName, run
 from sitq.worker import Worker
 
 LIMIT: Final = timedelta(days=7)

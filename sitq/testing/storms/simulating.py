@@ -24,16 +24,16 @@ from sitq.adapters.inline import MemoryStore
 from sitq.core import Result
 from sitq.exceptions import EnqueueUnknown, StoreError
 from sitq.queue import TaskQueue
-from sitq.testing.faults import FAULTS, Fault, Happening, Storm, checked_faults
-from sitq.testing.faulty_backend import FaultyBackend, Sea
-from sitq.testing.killable import InProcess, Process, beside_its_parent, process_of_caller
-from sitq.testing.live_functions import LiveFunctions
-from sitq.testing.postponed import Postponed
-from sitq.testing.promises import Promises
-from sitq.testing.quiet import quiet
-from sitq.testing.simulation_report import SimulationBroken, SimulationReport
-from sitq.testing.spawning import change_what_tasks_run
-from sitq.testing.virtual_time import LoopName, run
+from sitq.testing.processes.killable import InProcess, Process, beside_its_parent, process_of_caller
+from sitq.testing.processes.quiet import quiet
+from sitq.testing.processes.spawning import change_what_tasks_run
+from sitq.testing.storms.faults import FAULTS, Fault, Happening, Storm, checked_faults
+from sitq.testing.storms.faulty_backend import FaultyBackend, Sea
+from sitq.testing.storms.live_functions import LiveFunctions
+from sitq.testing.storms.postponed import Postponed
+from sitq.testing.storms.promises import Promises
+from sitq.testing.storms.report import SimulationBroken, SimulationReport
+from sitq.testing.virtual.running import LoopName, run
 from sitq.worker import Worker
 
 T = TypeVar("T")

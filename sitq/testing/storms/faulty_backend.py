@@ -28,8 +28,8 @@ from sitq.protocol.ops import (
     TaskKey,
     Watch,
 )
-from sitq.testing.faults import Storm
-from sitq.testing.promises import Promises
+from sitq.testing.storms.faults import Storm
+from sitq.testing.storms.promises import Promises
 
 READS: Final = (Fetch, Watch, Count)
 

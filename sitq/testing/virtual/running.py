@@ -124,11 +124,11 @@ def _start_ms(start: object) -> int:
 
 def _time(backend: object) -> Callable[[Callable[[], float], float], VirtualTime]:
     if backend == "asyncio":
-        from sitq.testing.virtual_asyncio import AsyncioTime
+        from sitq.testing.virtual.on_asyncio import AsyncioTime
 
         return AsyncioTime
     if backend == "trio":
-        from sitq.testing.virtual_trio import TrioTime
+        from sitq.testing.virtual.on_trio import TrioTime
 
         return TrioTime
     raise ValidationError(f"backend must be 'asyncio' or 'trio', not {backend!r}")

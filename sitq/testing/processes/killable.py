@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from sitq.testing.crash_point import CrashPoint, after_await
+from sitq.testing.crashes.point import CrashPoint, after_await
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ def change_what_tasks_run(
     For virtual runs, whose event loop is gone afterwards.
     """
     if current_loop().name == "trio":
-        from sitq.testing import spawning_on_trio as here
+        from sitq.testing.processes import spawning_on_trio as here
     else:
-        from sitq.testing import spawning_on_asyncio as here  # type: ignore[no-redef]
+        from sitq.testing.processes import spawning_on_asyncio as here  # type: ignore[no-redef]
     here.change_what_tasks_run(change)

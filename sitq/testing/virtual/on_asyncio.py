@@ -19,8 +19,8 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 from sitq.exceptions import VirtualTimeError
-from sitq.testing.asyncio_sets import sets_in_order, tasks_with_numbers
-from sitq.testing.limits import deadlock, limit_reached, unless_stuck
+from sitq.testing.virtual.asyncio_sets import sets_in_order, tasks_with_numbers
+from sitq.testing.virtual.limits import deadlock, limit_reached, unless_stuck
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -30,7 +30,7 @@ FEW: Final = 1000
 
 
 class AsyncioTime:
-    """The time of one run; see `VirtualTime` in `sitq.testing.virtual_time`."""
+    """The time of one run; see `VirtualTime` in `sitq.testing.virtual.running`."""
 
     def __init__(self, unit: Callable[[], float], limit: float) -> None:
         self._loop = _Loop(unit, limit)
