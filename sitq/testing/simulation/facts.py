@@ -68,7 +68,7 @@ class Proc:
     """What is known of a process so far."""
 
     __slots__ = (
-        "alive", "blocked_until", "busy_until", "free_since", "held", "held_at", "killed_at",
+        "alive", "blocked_until", "busy_until", "free_since", "held", "killed_at",
         "over_at", "paused_until", "poll", "queues", "runs", "slots", "stop_at", "stopped",
     )  # fmt: skip
 
@@ -79,7 +79,6 @@ class Proc:
         self.queues: tuple[str, ...] = ()
         self.poll = 0.0
         self.held: str | None = None
-        self.held_at = 0.0
         self.runs: dict[tuple[str, int], Run] = {}
         self.free_since: float | None = None
         self.paused_until = 0.0

@@ -192,7 +192,7 @@ class Checker:
     def _held(self, event: Event) -> None:
         proc = self.facts.proc(event.who)
         if proc.stop_at is None and proc.held != event.value:
-            proc.held, proc.held_at = event.value, event.at
+            proc.held = event.value
             self.facts.note_free(proc)
             self.facts.note_ready()
 

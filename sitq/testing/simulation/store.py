@@ -6,7 +6,7 @@ in SQLite, and by the one method in the model through which all moves go.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sitq.protocol.lifecycle import Move, TaskState
 from sitq.protocol.ops import Count, Fetch, Moment, Op, Outcome, Prune, Register, Renew, Watch
@@ -17,17 +17,6 @@ from sitq.storage.sqlite_schema import open_database
 from sitq.testing.simulation.history import Change
 
 Saw = Callable[[str, Change], None]
-
-
-class SimStore(Protocol):
-    """A store to which a process may be connected when it dies."""
-
-    def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
-        """Apply *ops* in one transaction."""
-        ...
-
-    def die_within(self, ops: Sequence[Op], now: Moment, statements: int) -> None:
-        """Begin to apply *ops*, and die after so many statements: nothing is stored."""
 
 
 _COLUMNS: Final = (

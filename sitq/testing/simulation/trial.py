@@ -52,7 +52,7 @@ def play(
         text = f"{type(error).__name__}: {error}"
         broken.append(Violation("ASSERTION", text, max(0, len(world.history) - 1)))
     checker = Checker(
-        calm=plan.climate is CALM or plan.climate == CALM,
+        calm=plan.climate == CALM,
         presence=plan.presence,
         polls=dict(zip(NODES, (node.poll_interval for node in plan.nodes), strict=False)),
         recovers_within=recovery(plan.climate),
