@@ -1,0 +1,57 @@
+"""What changes in the rows of tasks, seen by SQLite itself and not by what a program says of it."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+from sitq.protocol.lifecycle import TaskState
+from sitq.testing.simulation.history import Change
+
+Saw = Callable[[str, Change], None]
+
+_COLUMNS: Final = (
+    "seq", "state", "token", "worker_id", "attempt", "crashes", "run_at_ms", "finished_ms",
+    "cancel_asked", "queue", "priority",
+)  # fmt: skip
+
+
+def watch_rows(db: sqlite3.Connection, saw: Saw) -> None:
+    """Have *saw* told of each change that *db* makes to a task's row, by its id.
+
+    The triggers are this connection's own, and never in the file.
+    """
+    db.create_function("sitq_saw", 2 + 2 * len(_COLUMNS), lambda *args: saw(*_changed(*args)))
+    nothing = ", ".join(["NULL"] * len(_COLUMNS))
+    old = ", ".join(f"OLD.{column}" for column in _COLUMNS)
+    new = ", ".join(f"NEW.{column}" for column in _COLUMNS)
+    for when, of, id_, values in (
+        ("INSERT", "new", "NEW.id", f"{nothing}, {new}"),
+        ("UPDATE", "both", "NEW.id", f"{old}, {new}"),
+        ("DELETE", "old", "OLD.id", f"{old}, {nothing}"),
+    ):
+        db.execute(
+            f"CREATE TEMP TRIGGER saw_{of} AFTER {when} ON main.sitq_tasks"
+            f" BEGIN SELECT sitq_saw('{of}', {id_}, {values}); END"
+        )
+
+
+def _changed(of: str, id_: str, *values: Any) -> tuple[str, Change]:
+    old, new = values[: len(_COLUMNS)], values[len(_COLUMNS) :]
+    latest = old if of == "old" else new
+    return id_, Change(
+        seq=latest[0],
+        old=None if of == "new" else TaskState(old[1]),
+        new=None if of == "old" else TaskState(new[1]),
+        old_token=old[2] or 0,
+        token=latest[2],
+        old_worker=old[3],
+        worker=latest[3],
+        old_attempt=old[4] or 0,
+        attempt=latest[4],
+        crashes=latest[5],
+        run_at_ms=latest[6],
+        finished_ms=latest[7],
+        cancel_asked=bool(latest[8]),
+        queue=latest[9],
+        priority=latest[10],
+    )

@@ -1,0 +1,5 @@
+"""Real processes on one SQLite file, killed at random, and judged by what they left behind.
+
+`python -m torture --help` says what can be run. The promise: each run prints what it did and what
+it found, and ends with 1 if anything was lost, done twice, or not explained.
+"""
