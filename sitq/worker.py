@@ -16,6 +16,7 @@ from sitq.adapters import clocks
 from sitq.adapters.worker import WorkerDriver
 from sitq.backends.base import Backend, checked_backend
 from sitq.exceptions import WorkerRunningError
+from sitq.protocol.heartbeat import BLOCKED_AFTER
 from sitq.protocol.lease import RENEWALS_PER_LEASE, UPKEEP_EVERY, WATCH_EVERY, LeaseConfig
 from sitq.protocol.worker import WorkerConfig
 from sitq.serialization import Serializer, checked_serializer
@@ -38,6 +39,8 @@ class Worker:
             take its tasks (default: 30). It is renewed three times in that, in a thread of its own.
         grace: seconds that `stop()` waits for running tasks before it interrupts them, where it
             is not told itself (default: None, for as long as they take).
+        blocked_after: seconds after which a task that keeps the event loop busy is named in the
+            log, with the line at which it stands (default: 2; None: never).
         record: a file for what the worker hears and decides, which `sitq replay` and
             `sitq.testing.replay` step through (default: None). It has no payloads, no results and
             no texts of errors, and takes 16 MiB at most, half of them in *record*.2.
@@ -56,6 +59,7 @@ class Worker:
         queues: Sequence[str] = ("default",),
         lease_for: float = 30.0,
         grace: float | None = None,
+        blocked_after: float | None = BLOCKED_AFTER,
         record: str | os.PathLike[str] | None = None,
     ) -> None:
         self.backend = checked_backend(backend)
@@ -67,6 +71,9 @@ class Worker:
         self.queues = validation.queues(queues)
         self.lease_for = validation.number("lease_for", lease_for, SHORTEST_LEASE, 86400.0)
         self.grace = None if grace is None else validation.seconds("grace", grace)
+        self.blocked_after = None
+        if blocked_after is not None:
+            self.blocked_after = validation.seconds("blocked_after", blocked_after, zero=False)
         self.record = None if record is None else validation.path("record", record)
         self._running = False
         self._driver: WorkerDriver | None = None
@@ -148,6 +155,7 @@ class Worker:
             ),
             session=session,
             serializer=self.serializer,
+            blocked_after=self.blocked_after,
             record=self.record,
         )
         for grace in start.stops:

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from sitq.adapters import clocks
 from sitq.adapters.base import BatchError, Store
 from sitq.adapters.ids import new_id
+from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.presence import Presence
 from sitq.protocol.lease import (
     Applied,
@@ -50,7 +51,7 @@ class Lease:
     """What both ways share.
 
     *tell* is called with what the worker should know; *ended* at the end, with the bug that was
-    the reason, if it was one.
+    the reason, if it was one. *watch* looks after the event loop, from a thread that has one.
     """
 
     machine: LeaseMachine
@@ -58,6 +59,7 @@ class Lease:
     presence: Presence
     tell: Callable[[Hold | LetGo | AskToStop | Wake], object]
     ended: Callable[[BaseException | None], object]
+    watch: LoopWatch | None = None
     _store: Store | None = field(init=False, default=None)
     _stopped: bool = field(init=False, default=False)
 
@@ -151,11 +153,15 @@ class LeaseThread(Lease):
             self._end(bug)
 
     def _next_event(self) -> LeaseEvent:
-        deadline = self.machine.next_deadline()
+        watch = self.watch
+        ahead = (self.machine.next_deadline(), None if watch is None else watch.next_deadline())
+        deadline = min((at for at in ahead if at is not None), default=None)
         pause = None if deadline is None else max(0.0, deadline - clocks.lease_seconds())
         try:
             return self._mail.get(timeout=pause)
         except Empty:
+            if watch is not None:
+                watch.look()
             return Tick()
 
 

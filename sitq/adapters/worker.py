@@ -21,9 +21,11 @@ import anyio.abc
 from sitq.adapters import chance, clocks
 from sitq.adapters.calls import Execution, Workbench
 from sitq.adapters.leasing import LeaseByTheWorker, LeaseThread
+from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.session import Session
 from sitq.adapters.virtual import virtual
 from sitq.exceptions import BackendClosedError, SitqError
+from sitq.protocol.heartbeat import HeartbeatMachine
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
 from sitq.protocol.ops import Outcome, TaskKey
 from sitq.protocol.retry import Ending, Interrupted, Why
@@ -76,6 +78,7 @@ class WorkerDriver:
         lease: LeaseConfig,
         session: Session,
         serializer: Serializer,
+        blocked_after: float | None = None,
         record: str | None = None,
     ) -> None:
         self._session = session
@@ -97,6 +100,9 @@ class WorkerDriver:
             thread_returned=partial(self.post, ThreadReturned()),
             is_torn_down=session.loop.cancelled_outside(),
         )
+        watch: LoopWatch | None = None
+        if blocked_after is not None:
+            watch = LoopWatch(HeartbeatMachine(blocked_after), session.loop)
         kind = LeaseThread if virtual() is None else LeaseByTheWorker
         self._lease = kind(
             machine=lease_machine,
@@ -104,6 +110,7 @@ class WorkerDriver:
             presence=session.presence,
             tell=self._tell,
             ended=lambda bug: session.loop.soon_from_thread(partial(self._lease_ended, bug)),
+            watch=watch,
         )
         self._lease_is_over = anyio.Event()
         self._tasks: anyio.abc.TaskGroup

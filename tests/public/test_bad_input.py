@@ -272,6 +272,13 @@ REFUSED_AT_ONCE = {
         for value in (-1, NAN, INF, "1", True)
     },
     "queues as a text": (partial(Worker, MEMORY, queues="mail"), ["list of names", "'mail'"]),
+    **{
+        f"blocked_after={value!r}": (
+            partial(Worker, MEMORY, blocked_after=value),
+            ["blocked_after", repr(value)],
+        )
+        for value in (0, -1, "2", True, float("nan"))
+    },
     "no queues": (partial(Worker, MEMORY, queues=[]), ["1 to 100 names", "not 0"]),
     "too many queues": (
         partial(Worker, MEMORY, queues=[f"q{n}" for n in range(101)]),
