@@ -252,17 +252,7 @@ class Model:
         if op.known is not None:
             forgotten = [t for t in self._held_by(op.worker_id) if t.seq not in op.known]
             tasks += forgotten[: op.limit]
-        while len(tasks) < op.limit:
-            firsts = [self._next(self._queued, queue, TaskState.QUEUED) for queue in op.queues]
-            ready = [task for task in firsts if task is not None]
-            if not ready:
-                break
-            task = min(ready, key=lambda task: (-task.new.priority, task.seq))
-            task.worker_id, task.started_ms = op.worker_id, now.wall_ms
-            task.token += 1
-            task.attempt += 1
-            self._move(task, Move.RESERVE)
-            tasks.append(task)
+        tasks += self._reserve_fresh(op, op.limit - len(tasks), now)
         tasks.sort(key=lambda task: (-task.new.priority, task.seq))
         given = tuple(_reservation(task) for task in tasks)
         if len(given) == op.limit:
@@ -271,6 +261,29 @@ class Model:
         due_at = [task.run_at_ms for task in firsts if task is not None]
         next_due_in = max(0, min(due_at) - now.wall_ms) / 1000 if due_at else None
         return Reserved(given, next_due_in)
+
+    def _reserve_fresh(self, op: Reserve, limit: int, now: Moment) -> list[_Task]:
+        """Give the next tasks, of the suspects one at most, and none to whoever holds one."""
+        given: list[_Task] = []
+        passed_over: list[_Task] = []
+        while len(given) < limit:
+            firsts = [self._next(self._queued, queue, TaskState.QUEUED) for queue in op.queues]
+            ready = [task for task in firsts if task is not None]
+            if not ready:
+                break
+            task = min(ready, key=lambda task: (-task.new.priority, task.seq))
+            if _is_suspect(task) and any(map(_is_suspect, self._held_by(op.worker_id))):
+                heappop(self._queued[task.new.queue])
+                passed_over.append(task)
+                continue
+            task.worker_id, task.started_ms = op.worker_id, now.wall_ms
+            task.token += 1
+            task.attempt += 1
+            self._move(task, Move.RESERVE)
+            given.append(task)
+        for task in passed_over:
+            self._file(task)
+        return given
 
     def _next(
         self, heaps: dict[str, list[tuple[int, int]]], queue: str, state: TaskState
@@ -428,6 +441,11 @@ _RANK: Final = {
     )
 }
 """Ops of one batch are concurrent, so any order is right; the tests want the SQL's."""
+
+
+def _is_suspect(task: _Task) -> bool:
+    """Say whether a task fails if its worker dies once more."""
+    return 0 < task.crashes >= task.new.policy.max_crashes - 1
 
 
 def _reservation(task: _Task) -> Reservation:

@@ -63,6 +63,7 @@ from sitq.protocol.ops import (
     Watched,
 )
 from sitq.storage.program import Change, Commit, Program, Query, Row
+from sitq.storage.sqlite_schema import SUSPECT
 
 PROMOTE_LIMIT: Final = 1000
 """Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
@@ -123,6 +124,26 @@ _NEXT: Final = f"""
         ORDER BY priority DESC, seq LIMIT ?
 """
 
+# The same without suspects, but for one of them.
+_NEXT_WITH_ONE_SUSPECT: Final = f"""
+        SELECT seq, priority FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+            AND (NOT ({SUSPECT}) OR seq = ?)
+        ORDER BY priority DESC, seq LIMIT ?
+"""
+
+# These three are served by sitq_tasks_suspects.
+SUSPECTS_WAIT: Final = f"SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)} LIMIT 1"
+
+HOLDS_SUSPECT: Final = f"""
+    SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.COMPLETE)} AND worker_id = ? LIMIT 1
+"""
+
+FIRST_SUSPECT: Final = f"""
+    SELECT seq FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)}
+        AND queue IN (SELECT value FROM json_each(?))
+    ORDER BY priority DESC, seq LIMIT 1
+"""
+
 # What a lost answer has given to a worker. Served by sitq_tasks_held.
 FORGOTTEN: Final = f"""
     SELECT seq, token, id, name, payload, attempt, policy, max_crashes, priority FROM sitq_tasks
@@ -140,13 +161,13 @@ IS_REGISTERED: Final = "SELECT 1 FROM sitq_workers WHERE id = ?"
 
 
 @cache
-def reserve_statement(queues: int) -> str:
+def reserve_statement(queues: int, next_: str = _NEXT) -> str:
     """The reserve from so many queues: the best of each, and the best of those.
 
     A worker whose row is gone gets nothing: its tasks would have no lease to run out.
     RETURNING has no order of its own: the program sorts.
     """
-    best = " UNION ALL ".join([f"SELECT * FROM ({_NEXT})"] * queues) if queues > 1 else _NEXT
+    best = " UNION ALL ".join([f"SELECT * FROM ({next_})"] * queues) if queues > 1 else next_
     chosen = (
         f"SELECT seq FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
         if queues > 1
@@ -414,14 +435,7 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     forgotten: Sequence[Row] = ()
     if op.known is not None:
         forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
-    limit = op.limit - len(forgotten)
-    per_queue = [param for queue in op.queues for param in (queue, limit)]
-    if len(op.queues) > 1:
-        per_queue.append(limit)
-    fresh = yield Query(
-        reserve_statement(len(op.queues)),
-        (op.worker_id, now.wall_ms, op.worker_id, *per_queue),
-    )
+    fresh = yield from _reserve_fresh(op, op.limit - len(forgotten), now)
     rows = [*forgotten, *fresh]
     if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
         return Unregistered()
@@ -432,6 +446,26 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     if promotes:
         due_at = yield from _next_due(op.queues)
     return Reserved(tasks, None if due_at is None else max(0, due_at - now.wall_ms) / 1000)
+
+
+def _reserve_fresh(op: Reserve, limit: int, now: Moment) -> Program[Sequence[Row]]:
+    """Give the next tasks, of the suspects one at most, and none to whoever holds one."""
+    next_ = _NEXT
+    allowed: tuple[int | None, ...] = ()
+    if (yield Query(SUSPECTS_WAIT)):
+        next_, allowed = _NEXT_WITH_ONE_SUSPECT, (None,)
+        if not (yield Query(HOLDS_SUSPECT, (op.worker_id,))):
+            first = yield Query(FIRST_SUSPECT, (json.dumps(op.queues),))
+            allowed = first[0] if first else (None,)
+    per_queue = [param for queue in op.queues for param in (queue, *allowed, limit)]
+    if len(op.queues) > 1:
+        per_queue.append(limit)
+    return (
+        yield Query(
+            reserve_statement(len(op.queues), next_),
+            (op.worker_id, now.wall_ms, op.worker_id, *per_queue),
+        )
+    )
 
 
 def _next_due(queues: Sequence[str]) -> Program[int | None]:

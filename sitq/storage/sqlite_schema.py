@@ -82,7 +82,18 @@ INDEXES: Final = (
 
 SCHEMA: Final = "CREATE TABLE sitq_schema (version INTEGER NOT NULL) STRICT"
 
-STEPS: Final[Sequence[Sequence[str]]] = ((SCHEMA, TASKS, WORKERS, *INDEXES),)
+SUSPECT: Final = "crashes > 0 AND crashes >= max_crashes - 1"
+"""A task that fails if its worker dies once more.
+
+A worker is given one of these at a time. Tasks that were together when a worker died are each
+charged for it; before it costs one of them its life, they are told apart.
+"""
+
+SUSPECTS: Final = (
+    f"CREATE INDEX sitq_tasks_suspects ON sitq_tasks (state, worker_id) WHERE {SUSPECT}"
+)
+
+STEPS: Final[Sequence[Sequence[str]]] = ((SCHEMA, TASKS, WORKERS, *INDEXES), (SUSPECTS,))
 """Step n takes a file from version n to n + 1."""
 
 VERSION: Final = len(STEPS)

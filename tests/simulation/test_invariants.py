@@ -151,6 +151,15 @@ def _forgotten_too_early(w: Written) -> None:
     w.commit((Prune(60.0, 500), Pruned(1))).row("t0", None, finished_ms=w.now.wall_ms)
 
 
+@breaks("S27")
+def _two_suspects_in_one_worker(w: Written) -> None:
+    w.worker().worker("b1", slots=2)
+    w.enqueued("t0", "t1", fields={"policy": TaskPolicy(max_crashes=2)})
+    w.started("t0").note(Kind.KILLED).rescued("t0")
+    w.worker("c1").started("t1", "c1").note(Kind.KILLED, "c1").rescued("t1")
+    w.started("t0", "b1").started("t1", "b1")
+
+
 @breaks("L1")
 def _left_behind(w: Written) -> None:
     w.worker().enqueued("t0").note(Kind.QUIET)

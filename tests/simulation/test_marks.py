@@ -51,6 +51,15 @@ def _late(w: Written) -> None:
     w.commit((w.settle("t0", token=7), Settled(False)))
 
 
+@reaches("told apart")
+def _told_apart(w: Written) -> None:
+    w.worker("b1").worker(slots=2)
+    w.enqueued("t0", "t1", fields={"policy": TaskPolicy(max_crashes=2)})
+    for task in ("t0", "t1"):
+        w.started(task).rescued(task)
+    w.commit((Reserve("b1.1", ("default",), 2), Reserved(())), who="b1")
+
+
 @reaches("verdict asked twice")
 def _asked_again(w: Written) -> None:
     w.worker().enqueued("t0").started("t0").settled("t0")

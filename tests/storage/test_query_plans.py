@@ -9,6 +9,7 @@ from tests.storage.runs import Sql, new_task, register
 QUEUED = "sitq_tasks_queued (queue=?)"
 SCHEDULED = "sitq_tasks_scheduled (queue=? AND run_at_ms<?)"
 HELD = "sitq_tasks_held (worker_id=?)"
+SUSPECTS = "sitq_tasks_suspects (state=?)"
 BY_SEQ = "INTEGER PRIMARY KEY (rowid=?)"
 BY_ID = "sqlite_autoindex_sitq_tasks_1 (id=?)"
 
@@ -22,6 +23,13 @@ PLANS = {
     "NEXT_DUE": (st.NEXT_DUE, ["sitq_tasks_scheduled (queue=?)"]),
     "RESERVE": (st.reserve_statement(1), [BY_SEQ, QUEUED]),
     "RESERVE from two": (st.reserve_statement(2), [BY_SEQ, QUEUED, QUEUED]),
+    "RESERVE with suspects": (
+        st.reserve_statement(1, st._NEXT_WITH_ONE_SUSPECT),
+        [BY_SEQ, QUEUED],
+    ),
+    "SUSPECTS_WAIT": (st.SUSPECTS_WAIT, [SUSPECTS]),
+    "HOLDS_SUSPECT": (st.HOLDS_SUSPECT, ["sitq_tasks_suspects (state=? AND worker_id=?)"]),
+    "FIRST_SUSPECT": (st.FIRST_SUSPECT, [SUSPECTS]),
     "FORGOTTEN": (st.FORGOTTEN, [HELD]),
     "COMPLETE": (st.COMPLETE, [BY_SEQ]),
     "FAIL": (st.FAIL, [BY_SEQ]),
@@ -71,5 +79,6 @@ def test_a_statement_is_served_by_its_index(db, name) -> None:
     for index in indexes:
         assert any(index in step for step in used), plan
     sorts = [step for step in plan if "TEMP B-TREE" in step]
-    # Only the merge of several queues sorts: a handful of rows, the best of each.
-    assert bool(sorts) == (name == "RESERVE from two"), plan
+    # Only the merge of several queues sorts (a handful of rows, the best of each), and of the few
+    # suspects the first is sought.
+    assert bool(sorts) == (name in {"RESERVE from two", "FIRST_SUSPECT"}), plan

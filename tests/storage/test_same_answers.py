@@ -59,7 +59,11 @@ NEW = st.builds(
     run_at_ms=st.sampled_from([None, NOW.wall_ms, NOW.wall_ms + 30_000]),
     delay_ms=st.sampled_from([0, 0, 500, 10_000]),
     policy=st.sampled_from(
-        [TaskPolicy(), TaskPolicy(timeout=3.0, retry=RetryPolicy(attempts=2), max_crashes=1)]
+        [
+            TaskPolicy(),
+            TaskPolicy(timeout=3.0, retry=RetryPolicy(attempts=2), max_crashes=1),
+            TaskPolicy(max_crashes=2),
+        ]
     ),
 )
 OTHERS = st.one_of(

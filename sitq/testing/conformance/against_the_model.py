@@ -66,6 +66,7 @@ VERDICTS: Final[tuple[Verdict, ...]] = (
 POLICIES: Final = (
     TaskPolicy(),
     TaskPolicy(timeout=3.0, retry=RetryPolicy(attempts=2), max_crashes=1),
+    TaskPolicy(max_crashes=2),
 )
 
 

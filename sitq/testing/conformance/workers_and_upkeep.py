@@ -175,6 +175,49 @@ class WorkersAndUpkeep:
         await ask(register())
         assert await names(ask) == []
 
+    async def test_of_tasks_that_may_be_to_blame_for_a_death_a_worker_has_one_at_a_time(
+        self, ask: Ask
+    ) -> None:
+        policy = TaskPolicy(max_crashes=2)
+        await ask(Enqueue(tuple(new_task(name, policy=policy) for name in "abc")))
+        await ask(register("dead"))
+        assert await names(ask, worker_id="dead") == ["a", "b", "c"]
+        assert await ask(Rescue(("dead",))) == Rescued(("dead",), 3)
+        await ask(Enqueue((new_task("new"), new_task("other"))))
+        for worker_id in ("w", "v"):
+            await ask(register(worker_id))
+
+        a, new = await reserved(ask, limit=2)
+        assert (a.id, new.id) == ("a", "new")
+        assert await names(ask, limit=5) == ["other"], "it has one"
+        assert await names(ask, limit=5, worker_id="v") == ["b"], "and so has this one now"
+        await ask(settle(a, Completed(b"v")))
+        assert await names(ask, limit=5) == ["c"], "it has none any more"
+
+    async def test_a_task_that_kills_whoever_runs_it_takes_nobody_with_it(
+        self, ask: Ask, session: Any
+    ) -> None:
+        tasks = [str(n) for n in range(6)]
+        await ask(Enqueue(tuple(new_task(name) for name in tasks)))
+        deaths = 0
+        while (await session.fetch("3")).state is S.QUEUED:
+            worker_id = f"life {deaths}"
+            await ask(register(worker_id))
+            given = await reserved(ask, limit=6, worker_id=worker_id)
+            if "3" in {task.id for task in given}:
+                await ask(Rescue((worker_id,)))
+                deaths += 1
+            else:
+                for task in given:
+                    await ask(settle(task, Completed(b"v"), worker_id))
+                await ask(Retire(worker_id))
+
+        assert deaths == 3
+        rows = {name: await session.fetch(name) for name in tasks}
+        assert (rows["3"].state, rows["3"].crashes) == (S.FAILED, 3)
+        assert all(row.crashes == 2 for name, row in rows.items() if name != "3")
+        assert all(row.state is not S.FAILED for name, row in rows.items() if name != "3")
+
     async def test_a_graceful_stop_charges_nothing(self, ask: Ask, session: Any) -> None:
         await ask(Enqueue((new_task(policy=TaskPolicy(max_crashes=1)),)))
         for life in range(5):

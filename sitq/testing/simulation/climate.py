@@ -242,7 +242,7 @@ def _policy(chance: Chance) -> TaskPolicy:
         retry=RetryPolicy(
             attempts=chance.pick((1, 2, 4)), delay=chance.pick((0.0, 0.2, 1.0)), jitter=0.5
         ),
-        max_crashes=chance.pick((1, 3, 3)),
+        max_crashes=chance.pick((1, 2, 3)),
     )
 
 

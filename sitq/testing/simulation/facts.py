@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import TaskState as S
-from sitq.protocol.ops import NewTask
+from sitq.protocol.ops import NO_POLICY, NewTask
 
 RESCUED_WITHIN: Final = 2.0
 """Seconds: decisions, promise 5."""
@@ -52,6 +52,11 @@ class Task:
         self.queued_at = 0.0
         self.was_scheduled = False
         self.ended_at: float | None = None
+
+    def is_suspect(self) -> bool:
+        """Whether it fails if its worker dies once more."""
+        most = self.new.policy.max_crashes if self.new is not None else NO_POLICY.max_crashes
+        return 0 < self.crashes >= most - 1
 
 
 class Run:

@@ -51,6 +51,7 @@ INVARIANTS: Final = {
     "S21": "Of the tasks that wait, the one of the highest priority comes first, then the oldest.",
     "S24": "The store stays whole: SQLite finds nothing wrong with it.",
     "S25": "Only what ended before the retention is forgotten.",
+    "S27": "No worker has two tasks at once that would each fail if it died.",
     "L1": "What was stored comes to its end.",
     "L2": "The tasks of a worker that died are taken back within 2 s, or 2 s after its lease.",
     "L3": "A task that kills its workers is given up after exactly `max_crashes` deaths.",

@@ -10,10 +10,12 @@ from typing import Final
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
     Completed,
+    Enqueue,
     Register,
     Renew,
     Rescue,
     Rescued,
+    Reservation,
     Reserve,
     Reserved,
     Retire,
@@ -35,6 +37,7 @@ MARKS: Final = {
     "zombie": "A task was taken from a worker that was still alive.",
     "ran twice at once": "Two processes ran one task at the same time, as they may.",
     "given up": "A task that killed its workers was given up.",
+    "told apart": "A task waited because its worker had another that may be to blame for a death.",
     "last attempt": "A task failed that had used up more than one attempt.",
     "unknown, and stored": "An enqueue whose outcome nobody knew was stored.",
     "unknown, and not stored": "An enqueue whose outcome nobody knew was not stored.",
@@ -77,6 +80,8 @@ class _Reader:
         self._enqueued: set[str] = set()
         self._parked: set[str] = set()
         self._given: set[tuple[int, int]] = set()
+        self._most: dict[str, int] = {}  # deaths that each task may cost
+        self._suspects: dict[str, str] = {}  # the queues of those that wait, and may cost no more
 
     def read(self, history: History) -> set[str]:
         for event in history:
@@ -144,6 +149,9 @@ class _Reader:
                     keys = [(task.key.seq, task.key.token) for task in tasks]
                     self._mark("tasks found again", any(key in self._given for key in keys))
                     self._given.update(keys)
+                    self._mark("told apart", len(tasks) < op.limit and self._wait(op, tasks))
+                case Enqueue(), _:
+                    self._most.update({new.id: new.policy.max_crashes for new in op.tasks})
                 case Renew(), Unregistered():
                     self.found.add("renewal refused")
                 case Register(), _:
@@ -161,6 +169,11 @@ class _Reader:
                     pass
         self._mark("many at once", settled > 1)
 
+    def _wait(self, op: Reserve, given: tuple[Reservation, ...]) -> bool:
+        """Whether a suspect waits that this reserve has passed over."""
+        ids = {task.id for task in given}
+        return any(q in op.queues and id_ not in ids for id_, q in self._suspects.items())
+
     def _leased(self, worker_id: str, lease_for: float, batch: Batch) -> None:
         self._leases[worker_id] = batch.now.lease_ms + round(lease_for * 1000), batch.now.epoch
 
@@ -176,6 +189,9 @@ class _Reader:
             self._inserted.add(task_id)
         elif change.new is None:
             self.found.add("forgotten")
+        self._suspects.pop(task_id, None)
+        if change.new is S.QUEUED and 0 < change.crashes >= self._most.get(task_id, 3) - 1:
+            self._suspects[task_id] = change.queue
         match change.old, change.new:
             case (S.QUEUED, S.RUNNING):
                 owner = self._owner.get(change.worker or "", "")

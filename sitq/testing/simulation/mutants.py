@@ -231,7 +231,7 @@ _LIST: Final = (
     Mutant(
         "a token twice",
         "A reserve gives no new token.",
-        (Edit(_MODEL + "_reserve", "task.token += 1", "task.token = max(task.token, 1)"),),
+        (Edit(_MODEL + "_reserve_fresh", "task.token += 1", "task.token = max(task.token, 1)"),),
         "model",
     ),
     Mutant(
@@ -566,13 +566,31 @@ _LIST: Final = (
     Mutant(
         "no limit",
         "A reserve is given all there is.",
-        (Edit(_MODEL + "_reserve", "while len(tasks) < op.limit:", "while True:"),),
+        (Edit(_MODEL + "_reserve_fresh", "while len(given) < limit:", "while True:"),),
         "model",
     ),
     Mutant(
         "verdicts are dropped",
         "What the store has refused for now is not said again.",
         (Edit(_WORKER + "_store_failed", "self._settles.append(op)", "pass"),),
+    ),
+    Mutant(
+        "suspects share a worker",
+        "Tasks that may have killed workers are given out together, and fail together.",
+        (Edit(_MODEL + "_reserve_fresh", "if _is_suspect(task) and any", "if False and any"),),
+        "model",
+    ),
+    Mutant(
+        "one suspect is not counted",
+        "A worker that has a task which may kill it is given another.",
+        (
+            Edit(
+                _SQL + "HOLDS_SUSPECT",
+                "worker_id = ?",
+                "worker_id = ? AND 0",
+            ),
+        ),
+        "sqlite",
     ),
     Mutant(
         "no next look",

@@ -102,8 +102,11 @@ class Rows:
                 self.facts.fail("S3", f"{task_id} is said to be stored with others, and is not")
         claimed, self._claimed = self._claimed, []
         for task_id, change in claimed:
+            suspect = self.facts.task(task_id).is_suspect()
             for other_id, other in self._queued.get(change.queue, {}).items():
                 assert other.new is not None
+                if other.is_suspect() and not suspect:
+                    continue  # it waits for its worker to have none
                 if (-other.new.priority, other.seq) < (-change.priority, change.seq):
                     self.facts.fail(
                         "S21", f"{task_id} was reserved before {other_id}, which goes first"
@@ -211,7 +214,20 @@ class Rows:
         if change.worker not in self.facts.leases:
             self.facts.fail("S6", f"{event.task} was given to {change.worker}, who has no lease")
         self._claimed.append((event.task, change))
-        self._judge_pickup(event, task, change)
+        if task.is_suspect():
+            self._judge_company(event, task, change)
+        else:
+            self._judge_pickup(event, task, change)
+
+    def _judge_company(self, event: Event, task: Task, change: Change) -> None:
+        for other_id, other in self.facts.tasks.items():
+            held = other.state is S.RUNNING and other.worker == change.worker
+            if held and other is not task and other.is_suspect():
+                self.facts.fail(
+                    "S27",
+                    f"{event.task} ({task.crashes} deaths) was given to {change.worker}, which has"
+                    f" {other_id} ({other.crashes} deaths)",
+                )
 
     def _judge_pickup(self, event: Event, task: Task, change: Change) -> None:
         """L4: how long was it there, while this worker had nothing to do?"""
