@@ -10,6 +10,10 @@ demo_tasks   what is done to a file
 demo_crew    its worker processes: how they are started, watched and ended
 demo_report  what it shows at the end, and the proof
 worker       a worker in a process of its own, and what signals do to it
+stop_signals signals, from the program's first line to its last
+supervision  what a supervisor of several workers decides
+supervisor   their processes: how they are started, watched and ended
+streams      standard streams that are closed
 stats        what is in a queue file
 doctor       what could go wrong
 replay       what a worker has recorded, once more
@@ -23,9 +27,14 @@ terminal     text that is safe to print
 import sys
 from importlib.util import find_spec
 
+from sitq.cli import stop_signals, streams
+
 
 def main() -> None:
     """Run the command line, or say how to install what it needs."""
+    streams.open_what_is_closed()
+    if sys.argv[1:2] == ["worker"]:
+        stop_signals.install()  # before what takes its time is imported
     for name in ("click", "rich"):
         if find_spec(name) is None:
             sys.exit(

@@ -1,10 +1,10 @@
 """`sitq worker`: a worker in a process of its own, and what signals do to it.
 
-The first SIGTERM or SIGINT drains, the second interrupts, the third kills. The first two are
-heard by the event loop. The third is counted in the signal handler itself, so a task that
-blocks the loop cannot keep the process alive.
+The first SIGTERM, SIGINT or SIGHUP drains, the second interrupts, the third kills. The first two
+are heard by the event loop, the third where it arrives: see `stop_signals`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -14,8 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -25,6 +24,8 @@ import anyio.abc
 import click
 
 from sitq.adapters import calls
+from sitq.adapters.current import current_loop
+from sitq.cli import stop_signals
 from sitq.cli.terminal import shown
 from sitq.exceptions import SitqError, ValidationError
 from sitq.queue import TaskQueue
@@ -35,7 +36,10 @@ GRACE: Final = 30.0
 """Seconds that running tasks have after the first signal, where nobody says otherwise."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+CLOSE_WITHIN: Final = 1.0
+"""Seconds that closing the store may take; nothing is lost if it is not closed."""
+WAKES_THE_LOOP: Final = signal.SIGCONT
+"""A loop that listens to any signal is woken by all of them. This one ends nobody who does not."""
 OPTIONS: Final = {
     "max_concurrency": "--concurrency",
     "queues": "--queues",
@@ -119,8 +123,9 @@ def require_loop(*, trio: bool) -> None:
 
 
 def say(text: str) -> None:
-    """Tell on the standard error what the worker does."""
-    click.echo(f"sitq: {text}", err=True)
+    """Tell on the standard error what the worker does; if nobody reads it, it works all the same."""
+    with contextlib.suppress(OSError):
+        click.echo(f"sitq: {text}", err=True)
 
 
 def run(
@@ -130,14 +135,32 @@ def run(
     drain: bool = False,
     trio: bool,
     say: Callable[[str], None] = say,
+    ready: Callable[[], None] | None = None,
 ) -> None:
-    """Run *worker* until it has stopped; where threads of tasks do not end, end the process."""
+    """Run *worker* until it has stopped; where threads of tasks do not end, end the process.
+
+    *ready* is called once its store is open.
+    """
+    with stop_signals.installed():
+        _run_heard(partial(_run, worker, grace, drain, say, ready), worker, trio=trio, say=say)
+
+
+def _run_heard(
+    main: Callable[[], Awaitable[None]],
+    worker: Worker,
+    *,
+    trio: bool,
+    say: Callable[[str], None],
+) -> None:
+    stop_signals.hand_to(stop_signals.count)  # from here on a loop is told, and not interrupted
     say(
         f"worker {os.getpid()} on {worker.backend!r}, queues {', '.join(worker.queues)},"
         f" {worker.max_concurrency} at a time"
     )
-    main = partial(_run, worker, grace, drain, say)
-    anyio.run(main, backend="trio" if trio else "asyncio")
+    try:
+        anyio.run(main, backend="trio" if trio else "asyncio")
+    finally:
+        stop_signals.hand_to(stop_signals.count)
     stuck = _wait_for_threads()
     if not stuck:
         say(f"worker {os.getpid()} has stopped")
@@ -152,14 +175,25 @@ def run(
     os._exit(0)
 
 
-async def _run(worker: Worker, grace: float, drain: bool, say: Callable[[str], None]) -> None:
+async def _run(
+    worker: Worker,
+    grace: float,
+    drain: bool,
+    say: Callable[[str], None],
+    ready: Callable[[], None] | None,
+) -> None:
     error: SitqError | None = None
     async with anyio.create_task_group() as tasks:
         await tasks.start(_listen, worker, grace, say)
         try:
+            if ready is not None:
+                await worker.backend.session()
+                ready()
             await (worker.drain() if drain else worker.start())
         except SitqError as raised:
             error = raised  # outside, where no task group wraps it
+        with anyio.move_on_after(CLOSE_WITHIN):
+            await worker.backend.close()  # the last one on a file takes its -wal away
         tasks.cancel_scope.cancel()
     if error is not None:
         raise error
@@ -172,41 +206,32 @@ async def _listen(
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
-    heard = 0
-    with anyio.open_signal_receiver(*SIGNALS) as signals, _third_one_kills():
+    """Do what the signals say, those included that came before."""
+    loop, bell, done = current_loop(), anyio.Event(), 0
+
+    def ring() -> None:
+        bell.set()  # the one of then
+
+    def heard(number: int) -> None:
+        stop_signals.count(number)
+        loop.soon_from_thread(ring)
+
+    with anyio.open_signal_receiver(WAKES_THE_LOOP):
+        stop_signals.hand_to(heard)
         task_status.started()
         async with anyio.create_task_group() as stops:
-            async for number in signals:
-                heard += 1
-                name = signal.Signals(number).name
-                if heard == 1:
-                    say(f"{name}: no new tasks; running ones have {grace:g} s to end")
-                    stops.start_soon(worker.stop, grace)
-                elif heard == 2:
-                    say(f"{name} again: running tasks are interrupted and handed back")
-                    stops.start_soon(worker.stop, 0)
-
-
-@contextmanager
-def _third_one_kills() -> Generator[None]:
-    """Count signals where they arrive, before the event loop hears of them."""
-    heard = 0
-    of_the_loop = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def count(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard += 1
-        if heard == 3:
-            name = signal.Signals(number).name
-            os.write(2, f"sitq: {name} once more: killed\n".encode())
-            os._exit(128 + number)
-        handler = of_the_loop[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number in SIGNALS:
-        signal.signal(number, count)
-    yield  # the event loop puts back what was there before it
+            while True:
+                bell = anyio.Event()
+                for number in stop_signals.heard[done:2]:
+                    done += 1
+                    name = stop_signals.name_of(number)
+                    if done == 1:
+                        say(f"{name}: no new tasks; running ones have {grace:g} s to end")
+                        stops.start_soon(worker.stop, grace)
+                    else:
+                        say(f"{name} again: running tasks are interrupted and handed back")
+                        stops.start_soon(worker.stop, 0)
+                await bell.wait()
 
 
 def _wait_for_threads() -> list[str]:

@@ -81,6 +81,18 @@ def wait_for(condition, seconds: float = 30.0):
     return found
 
 
+@pytest.fixture
+def wait_heard():
+    """Wait until a signal was delivered: two that are pending at once would be one."""
+
+    def heard(process) -> bool:
+        with open(f"/proc/{process.pid}/status") as status:
+            pending = [line.split()[1] for line in status if line.startswith(("SigPnd", "ShdPnd"))]
+        return not any(int(bits, 16) for bits in pending)
+
+    return lambda process: wait_for(lambda: heard(process))
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return what each file below *folder* holds."""
     return {

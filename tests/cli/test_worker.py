@@ -282,18 +282,6 @@ def test_the_third_signal_kills_also_a_task_that_blocks_the_loop(
     assert "SIGTERM once more: killed" in errors
 
 
-@pytest.fixture
-def wait_heard():
-    """Wait until a signal was delivered: two that are pending at once would be one."""
-
-    def heard(process) -> bool:
-        with open(f"/proc/{process.pid}/status") as status:
-            pending = [line.split()[1] for line in status if line.startswith(("SigPnd", "ShdPnd"))]
-        return not any(int(bits, 16) for bits in pending)
-
-    return lambda process: wait_for(lambda: heard(process))
-
-
 def test_the_grace_ends_a_drain(shop, queue, at_work) -> None:
     worker, task_id = at_work(shop.rest, "--grace", "0.1")
     worker.terminate()
