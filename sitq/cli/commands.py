@@ -113,8 +113,18 @@ def demo_worker(file: Path, concurrency: int, trio: bool) -> None:
     show_default=True,
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
 )
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Workers, each a process; from 2 on with a supervisor that starts again what dies.",
+)
+@click.option("--supervised", is_flag=True, hidden=True)
 @_trio
+@click.pass_context
 def worker(
+    ctx: click.Context,
     target: str,
     app_dir: str | None,
     concurrency: int | None,
@@ -125,6 +135,8 @@ def worker(
     drain: bool,
     record: Path | None,
     log_level: str,
+    processes: int,
+    supervised: bool,
     trio: bool,
 ) -> None:
     """Run the tasks of MODULE:OBJECT, a TaskQueue or a Worker.
@@ -134,9 +146,16 @@ def worker(
     128 + n killed by signal n. The current directory is not imported from, unless --app-dir says
     so.
     """
-    from sitq.cli import worker as worker_
+    from sitq.cli import leash as leash_, worker as worker_
 
     worker_.require_loop(trio=trio)
+    if processes > 1 and not supervised:
+        from sitq.cli import supervisor
+
+        if record is not None:
+            raise click.UsageError("--record is for one worker; each needs a file of its own")
+        raise SystemExit(supervisor.run(_typed(ctx), processes, drain=drain, say=worker_.say))
+    leash = leash_.Leash(worker_.GRACE) if supervised else None
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -152,7 +171,25 @@ def worker(
         chosen.record = os.path.abspath(record)  # noqa: PTH100  # as the Worker itself says it
     if grace is None:
         grace = worker_.GRACE if chosen.grace is None else chosen.grace
-    worker_.run(chosen, grace=grace, drain=drain, trio=trio)
+    if leash is not None:
+        leash.grace = grace
+    ready = None if leash is None else leash.say_ready
+    worker_.run(chosen, grace=grace, drain=drain, trio=trio, ready=ready)
+
+
+def _typed(ctx: click.Context) -> list[str]:
+    """Return the options and arguments of a command as they would be typed for one process."""
+    options: list[str] = []
+    arguments: list[str] = []
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name or "")
+        if value is None or value is False or param.name == "processes":
+            continue
+        if isinstance(param, click.Argument):
+            arguments.append(str(value))
+        else:
+            options += [param.opts[0]] if value is True else [param.opts[0], str(value)]
+    return [*options, "--", *arguments]
 
 
 @sitq.command()

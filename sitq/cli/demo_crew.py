@@ -21,6 +21,7 @@ import click
 from sitq.backends.sqlite import SQLiteBackend
 from sitq.cli import queue_file, worker as worker_
 from sitq.cli.queue_file import WorkerRow
+from sitq.cli.supervision import how_it_ended
 from sitq.exceptions import SitqError
 from sitq.protocol.ops import Rescue
 from sitq.worker import Worker
@@ -69,7 +70,7 @@ class Crew:
                     start_new_session=True,
                 )
             )
-        return [f"{process.pid} {_end_of(process.returncode)}" for process in dead]
+        return [f"{process.pid} {how_it_ended(process.returncode)}" for process in dead]
 
     def dismiss(self) -> None:
         """Have all of them stop, and wait for that."""
@@ -88,15 +89,6 @@ def _close(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()
-
-
-def _end_of(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 def tidy(path: str) -> None:
