@@ -18,7 +18,7 @@ def options(command: click.Command) -> set[str]:
     return {
         name
         for option in command.params
-        if isinstance(option, click.Option)
+        if isinstance(option, click.Option) and not option.hidden
         for name in option.opts
         if name.startswith("--")
     }
