@@ -7,6 +7,7 @@ The promises:
 - While there is nothing to stop yet, the first one ends the program, with exit code 0.
 - Each is counted where it arrives, before any event loop hears of it. The third kills, also where
   a task blocks the loop, and the exit code is 128 + its number.
+- What a task forks is stopped by signals as anything is: it inherits none of this.
 - A SIGHUP that was ignored from the start, as by `nohup`, stays ignored.
 
 It imports nothing but the standard library: `main()` needs it first.
@@ -36,6 +37,8 @@ def install() -> None:
     # The first to be registered is the last to be called. Then the interpreter takes its handlers
     # away, and a signal would kill what has ended well.
     atexit.register(_ignore_all)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_let_go)
     for number in STOP_SIGNALS:
         if number in _MAY_BE_IGNORED and signal.getsignal(number) is signal.SIG_IGN:
             continue
@@ -90,16 +93,25 @@ def _heard(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def _leave(number: int) -> None:
-    hand_to(count)
-    count(number)
+    # Not by an exception: raised in the middle of an import, it would come out as another one, or
+    # be caught there. Nothing of ours has begun, so nothing is lost.
     write(f"sitq: {name_of(number)}: ends before it has begun\n")
-    raise SystemExit(0)
+    os._exit(0)
 
 
 def _ignore_all() -> None:
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) is _heard:
-            signal.signal(number, signal.SIG_IGN)
+    for number in _ours():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _let_go() -> None:
+    for number in _ours():
+        is_ctrl_c = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
+
+
+def _ours() -> list[int]:
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is _heard]
 
 
 _policy: Callable[[int], object] = _leave

@@ -83,8 +83,6 @@ class _Supervisor:
             stop_signals.hand_to(_nothing)
             try:
                 self._tell(Began())
-                for number in stop_signals.heard:  # it should have ended us, and was swallowed
-                    self._tell(Heard(number))
                 while self._code is None:
                     self._turn(receiver)
             finally:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,3 +366,36 @@ def test_one_that_cannot_be_started_yet_is_tried_again(folder, supervise) -> Non
     wait_for(lambda: len(children(supervised.pid)) == 2)
     supervised.process.terminate()
     assert supervised.end() == 0
+
+
+# -- in a container -----------------------------------------------------------------------
+
+
+def may_unshare() -> bool:
+    command = ["unshare", "--pid", "--fork", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command).returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="no process namespaces may be made here")
+def test_as_process_1_it_restarts_and_stops_like_anywhere(folder) -> None:
+    command = [sys.executable, "-m", "sitq.cli", "worker", "shop:queue", "--app-dir", "."]
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", *command, "--processes", "2"],
+        cwd=folder, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    supervised = Supervised(process)
+    try:
+        wait_for(lambda: len(supervised.workers()) == 2)
+        assert "sitq: supervisor 1 of 2 workers" in supervised.said
+        (first,) = children(process.pid)
+        victim, other = children(first)
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(supervised.workers()) == 3)
+        assert zombies(first) == []
+        os.kill(first, signal.SIGTERM)
+        assert supervised.end() == 0, supervised.said
+        assert not is_alive(other)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
