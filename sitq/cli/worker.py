@@ -36,8 +36,6 @@ GRACE: Final = 30.0
 """Seconds that running tasks have after the first signal, where nobody says otherwise."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
-CLOSE_WITHIN: Final = 1.0
-"""Seconds that closing the store may take; nothing is lost if it is not closed."""
 WAKES_THE_LOOP: Final = signal.SIGCONT
 """A loop that listens to any signal is woken by all of them. This one ends nobody who does not."""
 OPTIONS: Final = {
@@ -192,8 +190,7 @@ async def _run(
             await (worker.drain() if drain else worker.start())
         except SitqError as raised:
             error = raised  # outside, where no task group wraps it
-        with anyio.move_on_after(CLOSE_WITHIN):
-            await worker.backend.close()  # the last one on a file takes its -wal away
+        await worker.backend.close()  # the last one on a file takes its -wal away
         tasks.cancel_scope.cancel()
     if error is not None:
         raise error

@@ -217,6 +217,8 @@ def _judge_tasks(outcome: Outcome, path: Path) -> None:
         elif again and ends[number] > 1 and not may_have_killed:
             outcome.wrong.append(f"{number} was done {ends[number]} times")
         outcome.twice += again > 0
+    if Path(f"{path}-wal").exists():
+        outcome.wrong.append("the later worker leaves a WAL")
     if outcome.twice > SLOTS * lives:
         outcome.wrong.append(f"{outcome.twice} started twice, {SLOTS * lives} at most were running")
 
