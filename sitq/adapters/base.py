@@ -69,8 +69,8 @@ class Store(Protocol):
 class Driver(Protocol):
     """Applies batches for an event loop, one at a time, out of reach of cancellation.
 
-    `begin` and `begin_open` are no coroutines, on purpose: what no caller awaits, no caller
-    can cancel. Each calls *done* once, in the event loop.
+    Nothing here is a coroutine, on purpose: what no caller awaits, no caller can cancel. Each
+    calls *done* once, in the event loop.
     """
 
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
@@ -79,8 +79,8 @@ class Driver(Protocol):
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
         """Start to apply *ops* in one transaction."""
 
-    async def close(self) -> None:
-        """Close the store. Nothing is under way then."""
+    def begin_close(self, done: Callable[[], None]) -> None:
+        """Start to close the store. Nothing is under way then."""
 
     def abandon(self) -> None:
         """Have the store closed in its own time: the event loop is over, and nobody waits."""

@@ -46,7 +46,7 @@ class Committer:
         self._ticket = 0
         self._groups: list[Group] = []  # of this turn
         self._bug: Exception | None = None  # after which nothing more is taken
-        self._closed = anyio.Event()
+        self._when_closed: Callable[[], None] | None = None  # until the driver is told to close
 
     async def submit(self, *ops: Op) -> tuple[Outcome, ...]:
         """Return the outcomes once *ops* are committed, in one transaction.
@@ -79,14 +79,19 @@ class Committer:
             self._loop.soon(self._end_turn)
         self._groups.append(Group(self._ticket, ops))
 
-    async def close(self) -> None:
-        """Commit what has been submitted, then close the driver."""
+    def begin_close(self, done: Callable[[], None]) -> None:
+        """Commit what has been submitted, then close the driver; then call *done*."""
+        self._when_closed = done
         if self._bug is None:
             self._end_turn()
             self._receive(CloseRequested())
-        with anyio.CancelScope(shield=True):
-            await self._closed.wait()
-            await self._driver.close()
+        else:
+            self._close_driver()
+
+    def _close_driver(self) -> None:
+        done, self._when_closed = self._when_closed, None
+        if done is not None:
+            self._driver.begin_close(done)
 
     def _end_turn(self) -> None:
         if self._groups:
@@ -100,7 +105,7 @@ class Committer:
         except Exception as bug:
             # In a callback it would be a line in a log, and callers who wait for ever.
             self._bug = bug
-            self._closed.set()
+            self._close_driver()
             replies, self._replies = self._replies, {}
             for reply in replies.values():
                 reply(refused(bug))
@@ -117,7 +122,7 @@ class Committer:
             case Doubt(ticket, error):
                 self._replies.pop(ticket)(in_doubt(error))
             case Close():
-                self._closed.set()
+                self._close_driver()
             case _:
                 assert_never(effect)
 

@@ -60,8 +60,9 @@ class InlineDriver:
         with contextlib.suppress(Exception):
             self._store.tidy()
 
-    async def close(self) -> None:
+    def begin_close(self, done: Callable[[], None]) -> None:
         self.abandon()
+        self._loop.soon(done)
 
     def abandon(self) -> None:
         store, self._store = self._store, None

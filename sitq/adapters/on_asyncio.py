@@ -110,9 +110,11 @@ class AiosqliteDriver:
 
         self._db.submit(apply)
 
-    async def close(self) -> None:
-        await self._db.run(self._store.close)
-        await self._db.close()
+    def begin_close(self, done: Callable[[], None]) -> None:
+        self._db.submit(self._store.close)
+        stopped = self._db.stop()
+        assert stopped is not None, "a loop runs here"
+        stopped.add_done_callback(lambda _: done())
 
     def abandon(self) -> None:
         self._db.submit(self._store.close)
@@ -122,8 +124,8 @@ class AiosqliteDriver:
 class _Connection(aiosqlite.Connection):
     """aiosqlite's connection, with a way to hand its thread a function and not wait.
 
-    This is the one place that touches what aiosqlite keeps protected: `_thread`, `_tx` and
-    `_execute`, as they are since 0.22. A test holds them to it.
+    This is the one place that touches what aiosqlite keeps protected: `_thread` and `_tx`, as
+    they are since 0.22. A test holds them to it.
     """
 
     def __init__(self, connector: "Callable[[], object]", iter_chunk_size: int) -> None:
@@ -141,9 +143,6 @@ class _Connection(aiosqlite.Connection):
 
     def submit(self, function: Callable[[], None]) -> None:
         self._tx.put_nowait((None, function))
-
-    async def run(self, function: Callable[[], None]) -> None:
-        await self._execute(function)  # type: ignore[no-untyped-call]
 
     def __del__(self) -> None:
         """Say nothing: a program need not close its backends."""

@@ -40,6 +40,8 @@ class Session:
         self.writer = Committer(loop, self._drivers[0], heard)
         self.reader = Committer(loop, self._drivers[1], _nothing)
         self._opened = anyio.Event()
+        self._closing = False
+        self._closed = anyio.Event()
         self._error: Exception | None = None
         self._pid = os.getpid()
         # One after the other: the first makes the file, or refuses it for both.
@@ -49,11 +51,18 @@ class Session:
         if error is None:
             self._drivers[1].begin_open(self._reader_opened)
         else:
-            self._reader_opened(error)
+            self._both_opened(error)
 
     def _reader_opened(self, error: Exception | None) -> None:
+        if error is not None:
+            self._drivers[0].abandon()  # it may be open, and nobody will use it
+        self._both_opened(error)
+
+    def _both_opened(self, error: Exception | None) -> None:
         self._error = error
         self._opened.set()
+        if self._closing:
+            self._close()
 
     @property
     def failed(self) -> bool:
@@ -82,12 +91,30 @@ class Session:
         assert isinstance(outcome, Fetched)
         return outcome.rows.get(task_id)
 
+    def begin_close(self) -> None:
+        """Have what was asked stored, then close. Nobody needs to wait for that."""
+        self._closing = True
+        if self._opened.is_set():
+            self._close()
+
+    def _close(self) -> None:
+        if self._error is None:
+            self.writer.begin_close(lambda: self.reader.begin_close(self._closed.set))
+        else:
+            self._closed.set()
+
     async def close(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._opened.wait()
-            if self._error is None:
-                await self.writer.close()
-                await self.reader.close()
+        """Return once it is closed, also if that is cancelled meanwhile."""
+        self.begin_close()
+        await self._is_closed()
+
+    async def _is_closed(self) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._closed.wait()
+        except anyio.get_cancelled_exc_class():
+            await self._is_closed()  # asyncio's own cancel() goes through a shield
+            raise
 
 
 def _nothing(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:

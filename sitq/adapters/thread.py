@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-import anyio
-
 from sitq.adapters.base import Answer, Loop, Store, answer_of
 from sitq.protocol.ops import Op
 
@@ -22,7 +20,7 @@ class ThreadDriver:
         self._loop = loop
         self._open_store = open_store
         self._work: SimpleQueue[Callable[[Store], None] | None] = SimpleQueue()
-        self._closed = anyio.Event()
+        self._when_closed: Callable[[], None] = _nothing
 
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
         threading.Thread(target=self._run, args=(done,), name="sitq store", daemon=True).start()
@@ -35,9 +33,9 @@ class ThreadDriver:
 
         self._work.put(apply)
 
-    async def close(self) -> None:
+    def begin_close(self, done: Callable[[], None]) -> None:
+        self._when_closed = done
         self.abandon()
-        await self._closed.wait()
 
     def abandon(self) -> None:
         self._work.put(None)
@@ -51,5 +49,11 @@ class ThreadDriver:
         self._loop.soon_from_thread(partial(done, None))
         while (function := self._work.get()) is not None:
             function(store)
-        store.close()
-        self._loop.soon_from_thread(self._closed.set)
+        try:
+            store.close()
+        finally:
+            self._loop.soon_from_thread(self._when_closed)
+
+
+def _nothing() -> None:
+    """Tell nobody."""

@@ -88,7 +88,7 @@ class Backend(ABC):
         if self._closed:
             raise BackendClosedError(f"{self!r} was closed; await its connect() to use it again")
         session = self._session
-        if session is None or not session.loop.is_current():
+        if session is None or session.failed or not session.loop.is_current():
             session = self._begin_session()
         try:
             await session.opened()
@@ -99,7 +99,7 @@ class Backend(ABC):
 
     def _begin_session(self) -> Session:
         loop = current_loop()
-        if self._session is not None:
+        if self._session is not None and not self._session.failed:
             if not self._session.is_over:
                 raise BackendInUseError(
                     f"{self!r} is at work in another event loop that still runs; make a backend of"
@@ -123,7 +123,16 @@ class Backend(ABC):
         return driver
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        found = self._session
+        try:
+            await self.connect()
+        except BaseException:
+            session = self._session
+            if session is not None and session is not found:
+                # Who was cancelled on the way in will not come out again, to close it.
+                self._session = None
+                session.begin_close()
+            raise
         return self
 
     async def __aexit__(

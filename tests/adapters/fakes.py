@@ -51,8 +51,9 @@ class FakeDriver:
         self.batches.append(tuple(ops))
         self.begun.append((tuple(ops), done))
 
-    async def close(self) -> None:
+    def begin_close(self, done) -> None:
         self.closed = True
+        done()
 
     def commit(self) -> None:
         """Answer the batch that is under way."""

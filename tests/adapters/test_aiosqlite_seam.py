@@ -3,13 +3,13 @@
 A release of aiosqlite that changes one of them fails here, and says which.
 """
 
-import asyncio
 import gc
 import sqlite3
 import threading
 import warnings
 
 import aiosqlite
+import anyio.to_thread
 import pytest
 
 from sitq.adapters.on_asyncio import _Connection
@@ -26,6 +26,13 @@ def connect_in_memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", check_same_thread=False)
 
 
+async def submitted(connection, function) -> None:
+    """Have *function* called in the thread; return once it was."""
+    called = threading.Event()
+    connection.submit(lambda: (function(), called.set()))
+    assert await anyio.to_thread.run_sync(called.wait, 10)
+
+
 @pytest.fixture
 async def connection(anyio_backend):
     connection = _Connection(connect_in_memory, iter_chunk_size=64)
@@ -38,7 +45,6 @@ async def test_the_protected_names_are_there(connection) -> None:
     plain = aiosqlite.Connection(connect_in_memory, 64)
     assert isinstance(plain._thread, threading.Thread)
     assert callable(plain._tx.put_nowait)
-    assert asyncio.iscoroutinefunction(plain._execute)
     assert callable(plain.stop)
 
 
@@ -57,19 +63,9 @@ async def test_functions_run_on_that_thread_in_the_order_of_their_coming(connect
     ran = []
     for n in range(20):
         connection.submit(lambda n=n: ran.append((n, threading.current_thread())))
-    await connection.run(lambda: ran.append("last"))
+    await submitted(connection, lambda: ran.append("last"))
 
     assert ran == [*((n, connection._thread) for n in range(20)), "last"]
-
-
-async def test_what_is_run_can_be_awaited_and_raises_what_it_raises(connection) -> None:
-    assert await connection.run(lambda: None) is None
-
-    def fail() -> None:
-        raise KeyError("what")
-
-    with pytest.raises(KeyError, match="what"):
-        await connection.run(fail)
 
 
 async def test_a_function_that_fails_does_not_end_the_thread(connection) -> None:
@@ -78,14 +74,14 @@ async def test_a_function_that_fails_does_not_end_the_thread(connection) -> None
 
     connection.submit(fail)
     ran = []
-    await connection.run(lambda: ran.append(1))
+    await submitted(connection, lambda: ran.append(1))
     assert ran == [1]
 
 
 async def test_a_function_whose_result_is_anything_does_not_end_the_thread(connection) -> None:
     for value in (None, False, 0, object(), StopIteration()):
         connection.submit(lambda value=value: value)
-    await connection.run(lambda: None)
+    await submitted(connection, lambda: None)
     assert connection._thread.is_alive()
 
 

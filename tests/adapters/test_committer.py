@@ -151,14 +151,15 @@ async def test_a_commit_that_was_cut_off_leaves_every_caller_in_doubt(callers, d
 
 async def test_closing_answers_everybody_first(committer, callers, driver) -> None:
     await callers.ask(a=LOOK)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(committer.close)
-        await settle_down()
-        await callers.ask(late=LOOK)
-        assert isinstance(callers.told["late"], BackendClosedError)
-        assert not driver.closed
-        driver.commit()
+    closed = anyio.Event()
+    committer.begin_close(closed.set)
+    await callers.ask(late=LOOK)
+    assert isinstance(callers.told["late"], BackendClosedError)
+    assert not driver.closed
+    driver.commit()
     assert driver.closed
+    assert closed.is_set()
+    await settle_down()
     assert isinstance(callers.told["a"], tuple)
 
 
@@ -167,10 +168,9 @@ async def test_what_was_asked_in_the_turn_of_the_closing_is_stored(
 ) -> None:
     answers = []
     committer.submit_nowait((LOOK,), answers.append)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(committer.close)
-        await settle_down()
-        driver.commit()
+    committer.begin_close(lambda: None)
+    await settle_down()
+    driver.commit()
     assert len(heard) == len(answers) == 1
 
 

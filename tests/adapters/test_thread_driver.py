@@ -36,12 +36,20 @@ async def asked(driver, *ops):
     return answer
 
 
+async def closed(driver) -> None:
+    """Close it."""
+    done = anyio.Event()
+    driver.begin_close(done.set)
+    with anyio.fail_after(5):
+        await done.wait()
+
+
 async def test_one_thread_opens_uses_and_closes_the_store() -> None:
     store = FakeStore()
     driver = ThreadDriver(current_loop(), store.open)
     assert await opened(driver) is None
     assert await asked(driver, LOOK, LOOK) == (Counted(()), Counted(()))
-    await driver.close()
+    await closed(driver)
 
     (thread,) = store.threads
     assert thread is not threading.current_thread()
@@ -80,7 +88,7 @@ async def test_batches_are_applied_in_the_order_of_their_coming_and_answered_in_
     for n in range(10):
         driver.begin((enqueue(str(n)),), lambda answer, n=n: done(n, answer))
     await all_done.wait()
-    await driver.close()
+    await closed(driver)
     assert answered == list(range(10))
     assert [batch[0].tasks[0].id for batch in store.batches] == [str(n) for n in range(10)]
 
@@ -94,7 +102,7 @@ async def test_the_answer_is_out_before_the_store_tidies_up() -> None:
 
     assert await asked(driver, LOOK) == (Counted(()),)
     may_tidy.set()
-    await driver.close()
+    await closed(driver)
 
 
 async def test_a_batch_that_fails_is_answered_with_its_error_and_the_next_goes_through() -> None:
@@ -111,7 +119,7 @@ async def test_a_batch_that_fails_is_answered_with_its_error_and_the_next_goes_t
     await opened(driver)
     assert await asked(driver, LOOK) is failure
     assert await asked(driver, LOOK) == (Counted(()),)
-    await driver.close()
+    await closed(driver)
 
 
 async def test_a_store_that_raises_what_it_should_not_is_answered_for_and_lives_on() -> None:
@@ -132,7 +140,7 @@ async def test_a_store_that_raises_what_it_should_not_is_answered_for_and_lives_
         assert isinstance(failed, BatchError)
         assert isinstance(failed.error, ValueError)
         assert await asked(driver, LOOK) == (Counted(()),)
-    await driver.close()
+    await closed(driver)
 
 
 async def test_a_store_that_cannot_tidy_up_goes_on_applying() -> None:
@@ -148,7 +156,7 @@ async def test_a_store_that_cannot_tidy_up_goes_on_applying() -> None:
         patch.setattr(threading, "excepthook", lambda args: None)
         assert await asked(driver, LOOK) == (Counted(()),)
         assert await asked(driver, LOOK) == (Counted(()),)
-    await driver.close()
+    await closed(driver)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
