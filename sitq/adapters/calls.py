@@ -11,11 +11,12 @@ what it returns is awaited on the loop if it can be.
 
 import functools
 import inspect
+import os
 import threading
 import traceback
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -32,6 +33,11 @@ MAX_ERROR: Final = 8 * 1024
 """Characters of an error's text that are kept."""
 MAX_TRACEBACK: Final = 64 * 1024
 
+_FORKED: Final = (
+    "sitq: {name} has forked, and came back in the child too; the child was ended, since the worker"
+    " is its parent's. End it with os._exit() inside of the task\n"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -47,6 +53,16 @@ class Workbench:
     limiter: anyio.CapacityLimiter
     thread_returned: Callable[[], object]
     is_torn_down: Callable[[], bool]
+    pid: int = field(default_factory=os.getpid)
+
+    def end_a_forked_child(self, name: str) -> None:
+        """End this process if it is one that a task has forked, and came back from.
+
+        It has copies of all that the worker has, and would do the worker's work a second time.
+        """
+        if os.getpid() != self.pid:
+            os.write(2, _FORKED.format(name=name).encode("utf-8", "replace"))
+            os._exit(1)
 
 
 class Execution:
@@ -70,7 +86,10 @@ class Execution:
         being torn down.
         """
         with self.scope:
-            ending = await self._run()
+            try:
+                ending = await self._run()
+            finally:
+                self._bench.end_a_forked_child(self.task.name)
             await self._bench.loop.clear_own_cancellation()
             return ending
         return Interrupted()
@@ -83,23 +102,26 @@ class Execution:
         except BaseException as error:  # noqa: BLE001  # unpickling runs code: anything can happen
             about = f"the payload of {self.task.name} could not be read: "
             return Raised(describe(error, about), retryable=False)
+        self._bench.end_a_forked_child(self.task.name)  # reading it ran code, too
         try:
             if is_async(call.function):
                 return self._returned(await call.function(*call.args, **call.kwargs))
             return await self._run_plain(call)
         except BaseException as error:
-            failure = self._own_failure(error)
-            if failure is None:
+            ending = self._ending_of(error)
+            if ending is None:
                 raise
-            return Raised(describe(failure))
+            return ending
 
     async def _run_plain(self, call: Call) -> Ending:
         def work() -> Any:
             try:
                 value = call.function(*call.args, **call.kwargs)
+                return _Later(value) if inspect.isawaitable(value) else self._returned(value)
             except BaseException as error:  # noqa: BLE001  # even SystemExit ends only the task
                 return Raised(describe(error))
-            return _Later(value) if inspect.isawaitable(value) else self._returned(value)
+            finally:
+                self._bench.end_a_forked_child(self.task.name)
 
         ending: Any
         if virtual() is None:
@@ -120,7 +142,7 @@ class Execution:
         try:
             data = seal(self._bench.serializer, value)
         except BaseException as error:  # noqa: BLE001  # pickling runs code, too
-            about = f"{name} returned a {type(value).__qualname__} that cannot be serialised: "
+            about = f"{name} returned a {_qualified_name(type(value))} that cannot be serialised: "
             return Raised(describe(error, about), retryable=False)
         if len(data) > most:
             text = (
@@ -130,17 +152,19 @@ class Execution:
             return Raised(Failure(clean(text, MAX_ERROR), "ResultTooLarge"), retryable=False)
         return Returned(data)
 
-    def _own_failure(self, error: BaseException) -> BaseException | None:
-        """Return what of *error* the task is to answer for; None if it was merely stopped."""
-        cancelled = anyio.get_cancelled_exc_class()
-        stopped = self.scope.cancel_called or self._bench.is_torn_down()
-        if not stopped:
-            return error
-        if isinstance(error, cancelled):
-            return None
-        if isinstance(error, BaseExceptionGroup):
-            return error.split(cancelled)[1]
-        return error
+    def _ending_of(self, error: BaseException) -> Raised | None:
+        """Return what of *error* the task is to answer for; None if it was merely stopped.
+
+        The error is not kept: it would keep the frames that it came through.
+        """
+        if self.scope.cancel_called or self._bench.is_torn_down():
+            cancelled = anyio.get_cancelled_exc_class()
+            kind = type(error)  # and not isinstance, which asks the error itself
+            if issubclass(kind, cancelled):
+                return None
+            if issubclass(kind, BaseExceptionGroup):
+                return _raised_beside(error, cancelled)
+        return Raised(describe(error))
 
 
 class _Later(NamedTuple):
@@ -182,6 +206,15 @@ class _Thread:
             return self._started and not self._ended
 
 
+def _raised_beside(error: Any, cancelled: type[BaseException]) -> Raised | None:
+    """Return what a group holds beside cancellations, None if nothing."""
+    try:
+        rest = error.split(cancelled)[1]
+    except BaseException:  # noqa: BLE001  # a class of its own, or too many groups in groups
+        rest = error
+    return None if rest is None else Raised(describe(rest))
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Say whether a call of *function* gives a coroutine, as far as can be seen."""
     while isinstance(function, functools.partial):
@@ -195,7 +228,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 def describe(error: BaseException, about: str = "") -> Failure:
     """Return *error* as text, whatever its class does when it is asked for one."""
     try:
-        text = str(error)
+        text = str.__str__(str(error))  # a plain one: what it gave may be a string of its own kind
     except BaseException as second:  # noqa: BLE001
         text = f"(its text could not be made: {_class_name(type(second))})"
     try:
@@ -216,10 +249,13 @@ def describe(error: BaseException, about: str = "") -> Failure:
 
 def _class_name(kind: type) -> str:
     try:
-        return str(kind.__name__)
+        return str.__str__(str(kind.__name__))
     except BaseException:  # noqa: BLE001  # a metaclass may do anything
-        name: str = type.__dict__["__name__"].__get__(kind)
-        return name
+        return str.__str__(type.__dict__["__name__"].__get__(kind))
+
+
+def _qualified_name(kind: type) -> str:
+    return str.__str__(type.__dict__["__qualname__"].__get__(kind))
 
 
 def clean(text: str, most: int, *, keep_end: bool = False) -> str:
