@@ -19,7 +19,7 @@ the machine speak to storage.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from sitq.protocol.message import message
@@ -41,6 +41,8 @@ from sitq.protocol.timers import Timers, growing_pause
 STORE_BACKOFF: Final = 0.2
 """Seconds until storage is asked again after its first failure; doubled for each further one."""
 LONGEST_BACKOFF: Final = 5.0
+FEW: Final = 100
+"""Time limits of ended tasks that do not matter."""
 FOR_EVER: Final = float("inf")
 
 
@@ -375,8 +377,15 @@ class WorkerMachine:
         assert task.key not in self._running, "storage gave one token out twice"
         self._running[task.key] = Running(task, worker_id)
         if task.policy.timeout is not None:
+            self._forget_time_limits()
             heappush(self._time_limits, (now + task.policy.timeout, task.key))
         effects.append(Execute(task))
+
+    def _forget_time_limits(self) -> None:
+        """Drop those of ended tasks, once they are many: behind a long task they would pile up."""
+        if len(self._time_limits) >= 2 * self.config.max_concurrency + FEW:
+            self._time_limits = [one for one in self._time_limits if one[1] in self._running]
+            heapify(self._time_limits)
 
     def _store_failed(self, ops: tuple[Op, ...], now: float) -> None:
         """Keep the verdicts, and ask again later: no completed work is run again for this."""

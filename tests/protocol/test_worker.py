@@ -199,6 +199,18 @@ def test_a_task_is_interrupted_at_its_time_limit_and_not_before() -> None:
     assert verdict.verdict.failure.reason == "timeout"
 
 
+def test_time_limits_of_ended_tasks_do_not_pile_up_behind_that_of_a_long_one() -> None:
+    told = started(max_concurrency=2)
+    told.stored(Reserved((task(1, timeout=5.0), task(2, timeout=10.0))))
+    for n in range(2, 1000):
+        told.turn(TaskEnded(TaskKey(n, 1), DONE))
+        told.stored(Settled(True), Reserved((task(n + 1, timeout=10.0),)))
+
+    assert len(told.machine._time_limits) <= 104
+    assert told.turn(now=5.0) == [Interrupt(TaskKey(1, 1), Why.TIMEOUT)]
+    assert told.turn(now=10.0) == [Interrupt(TaskKey(1000, 1), Why.TIMEOUT)]
+
+
 def test_a_task_that_a_caller_wants_cancelled_is_interrupted_once() -> None:
     told = holding(1)
 
