@@ -180,7 +180,7 @@ class _Thread:
     """A plain function in a thread, which may be abandoned but not stopped."""
 
     def __init__(self, work: Callable[[], Any], bench: Workbench) -> None:
-        self._work = work
+        self._work: Callable[[], Any] | None = work  # until it begins
         self._bench = bench
         self._lock = threading.Lock()
         self._started = self._ended = self._abandoned = False
@@ -188,11 +188,12 @@ class _Thread:
     def run(self) -> Any:
         """Return the ending of the call, or what is left to await."""
         with self._lock:
-            if self._abandoned:
-                return Interrupted()  # before it began
+            work, self._work = self._work, None  # it leads back here: a circle would keep its task
+            if work is None:
+                return Interrupted()  # it was abandoned before it began
             self._started = True
         try:
-            return self._work()
+            return work()
         finally:
             with self._lock:
                 self._ended = True
@@ -203,6 +204,7 @@ class _Thread:
         """Stop waiting for it; say whether it still runs, and will say when it has ended."""
         with self._lock:
             self._abandoned = True
+            self._work = None
             return self._started and not self._ended
 
 
