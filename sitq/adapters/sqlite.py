@@ -92,9 +92,10 @@ class SqliteStore:
                 sqlite_file.create(path)
             self._db = self._connect()
             self._patiently(lambda: _run(self._connection(), open_database(path)))
-        except sqlite3.Error as error:
+        except (_CommitError, *_OF_SQLITE) as error:
             self.close()
-            raise sqlite_file.refusal(path, error) or _translate(error, path) from error
+            cause = error.cause if isinstance(error, _CommitError) else error
+            raise sqlite_file.refusal(path, cause) or _translate(cause, path) from error
         except SitqError:
             self.close()
             raise
@@ -193,7 +194,7 @@ class SqliteStore:
         inside, and no reader is waited for.
         """
         # Whatever fails here, the WAL keeps what it has, and the next commit comes by again.
-        with contextlib.suppress(sqlite3.Error, SitqError):
+        with contextlib.suppress(*_OF_SQLITE, SitqError):
             if self._sibling is None:
                 self._sibling = self._connect()
             db.execute("BEGIN IMMEDIATE")
@@ -223,8 +224,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+# What SQLite has no memory for is raised as if Python had none.
+_OF_SQLITE: Final = (sqlite3.Error, MemoryError)
+_OfSqlite: TypeAlias = sqlite3.Error | MemoryError
+
+
 class _CommitError(Exception):
-    def __init__(self, cause: sqlite3.OperationalError) -> None:
+    def __init__(self, cause: _OfSqlite) -> None:
         super().__init__(str(cause))
         self.cause = cause
 
@@ -246,7 +252,9 @@ def _run(db: sqlite3.Connection, program: Program[T]) -> T:
         return step.value
     except BaseException:
         if db.in_transaction:
-            db.execute("ROLLBACK")
+            # What had failed before says more: where a COMMIT was cut off, nobody knows.
+            with contextlib.suppress(*_OF_SQLITE):
+                db.execute("ROLLBACK")
         raise
 
 
@@ -255,34 +263,36 @@ def _commit(db: sqlite3.Connection) -> None:
         return
     try:
         db.execute("COMMIT")
-    except sqlite3.OperationalError as error:
+    except _OF_SQLITE as error:
         if _is_busy(error):
             raise  # nothing was written; all of it can be done again
         raise _CommitError(error) from error
 
 
-def _blame_commit(error: sqlite3.OperationalError) -> Blame:
+def _blame_commit(error: _OfSqlite) -> Blame:
     """Say whether a failed COMMIT may have stored something after all.
 
     The last thing a commit writes is the frame that makes it valid. If there was no room for
     that, nothing is stored; if it was the sync that failed, nobody knows.
     """
-    full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
-    return Blame.STORE if full else Blame.UNKNOWN
+    return Blame.STORE if _code(error) == sqlite3.SQLITE_FULL else Blame.UNKNOWN
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+def _is_busy(error: _OfSqlite) -> bool:
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def _translate(error: sqlite3.Error, path: str) -> StoreError:
+def _code(error: _OfSqlite) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _translate(error: _OfSqlite, path: str) -> StoreError:
     if _is_busy(error):
         return StoreBusyError(
             f"{path!r} was kept locked by another program for longer than busy_timeout; nothing"
             " was stored. Look for a long transaction of another program on this file"
         )
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+    if _code(error) == sqlite3.SQLITE_FULL:
         return StoreError(f"no room is left on the disk of {path!r}; nothing was stored")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreError(f"{path!r} could not be used: {error} ({name})")

@@ -132,7 +132,7 @@ def create(path: str) -> None:
         os.close(descriptor)
 
 
-def refusal(path: str, error: sqlite3.Error) -> BackendError | None:
+def refusal(path: str, error: sqlite3.Error | MemoryError) -> BackendError | None:
     """Return what *error* means for a file that is being opened, None if it says no more."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code == sqlite3.SQLITE_READONLY_ROLLBACK:

@@ -90,6 +90,57 @@ def test_an_error_before_the_commit_is_no_doubt(open_store) -> None:
     assert count(store) == 0
 
 
+def test_a_rollback_that_fails_as_well_takes_no_doubt_away(open_store) -> None:
+    store = open_store()
+    refused = ["COMMIT", "ROLLBACK"]
+
+    def before(sql: str) -> None:
+        if sql in refused:
+            refused.remove(sql)
+            raise io_error()
+
+    store._db = Wrapped(store._db, before)
+    with pytest.raises(BatchError) as caught:
+        store.apply([enqueue("a")])
+    assert caught.value.blame is Blame.UNKNOWN
+
+    with pytest.raises(BatchError, match="within a transaction") as caught:
+        store.apply([enqueue("b")])  # which is rolled back, with what was left open
+    assert caught.value.blame is Blame.STORE
+    store.apply([enqueue("c")])
+    assert count(store) == 1
+
+
+def test_a_commit_without_memory_may_have_stored_or_not(open_store, commits) -> None:
+    store = open_store()
+    commits.before = MemoryError()  # as the sqlite3 module says SQLITE_NOMEM
+    with pytest.raises(BatchError, match=r"could not be used: .*MemoryError") as caught:
+        store.apply([enqueue("a")])
+
+    assert caught.value.blame is Blame.UNKNOWN
+    store.apply([enqueue("b")])
+    assert count(store) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (disk_full(), "no room is left on the disk of"),
+        (io_error(), "could not be used: disk I/O error"),
+        (MemoryError(), "could not be used: .*MemoryError"),
+    ],
+    ids=["full", "io", "memory"],
+)
+def test_a_file_whose_first_commit_fails_is_a_named_error(
+    open_store, sqlite_path, commits, error, said
+) -> None:
+    commits.before = error
+    with pytest.raises(StoreError, match=said) as caught:
+        open_store()
+    assert sqlite_path in str(caught.value)
+    assert count(open_store()) == 0  # and the file can be used as soon as it can be written
+
+
 @pytest.mark.anyio
 async def test_the_caller_is_told_the_id_and_may_safely_ask_again(sqlite_path, cut_off) -> None:
     async with SQLiteBackend(sqlite_path) as backend:
