@@ -6,6 +6,7 @@ never through a descriptor of our own: closing one would drop SQLite's locks on 
 the whole process (sqlite.org/howtocorrupt.html, section 2.2).
 """
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -27,6 +28,9 @@ OLDEST: Final = (3, 37, 0)
 
 SMALLEST: Final = 512
 """Bytes in the smallest database (sqlite.org/fileformat2.html, section 1.2)."""
+
+_JOURNAL: Final = bytes.fromhex("d9d505f920a163d7")
+"""How a journal begins that is to be played back."""
 
 # Locks over a network are not those of one host, and WAL needs shared memory besides
 # (sqlite.org/wal.html, "all processes must be on the same host computer").
@@ -106,16 +110,16 @@ def _was_cut_off(path: str) -> bool:
     that may write, in turn, leaves no empty WAL behind.
     """
     path = os.path.realpath(path)  # SQLite, too, follows a link first
-    if os.path.exists(path + "-wal"):  # noqa: PTH110
-        return True
-    try:
-        with open(path + "-journal", "rb") as journal:  # noqa: PTH123  # not the database itself
-            header = journal.read(20)
-    except OSError:
-        return False
+    header = b""
+    with contextlib.suppress(OSError), open(path + "-journal", "rb") as journal:  # noqa: PTH123
+        header = journal.read(20)  # not the database itself
     # Bytes 16 to 19 are the size to go back to (sqlite.org/fileformat2.html, section 3). None: the
-    # file was being made, by whomever, and there is nothing in it to be lost.
-    return any(header[16:20])
+    # file was being made, by whomever, and there is nothing in it to be lost, nor in a WAL that a
+    # power cut has left there together with that journal.
+    if any(header[16:20]):
+        return True
+    made_anew = len(header) == 20 and header.startswith(_JOURNAL)
+    return not made_anew and os.path.exists(path + "-wal")  # noqa: PTH110
 
 
 def create(path: str) -> None:

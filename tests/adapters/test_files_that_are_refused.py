@@ -278,6 +278,22 @@ def test_a_file_whose_making_was_cut_off_holds_nothing_and_is_taken(tmp_path) ->
         assert count(store) == 1
 
 
+def test_so_is_one_that_a_power_cut_has_left_with_its_journal_and_a_wal(tmp_path) -> None:
+    """The journal of the first page was deleted, but not in a folder that was synced."""
+    path = tmp_path / "tasks.db"
+    with sql(path) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        page = path.read_bytes()
+    path.write_bytes(page)
+    header = bytes.fromhex("d9d505f920a163d7") + bytes(12) + (512).to_bytes(4) + bytes(488)
+    Path(f"{path}-journal").write_bytes(header)
+    Path(f"{path}-wal").write_bytes(b"")
+
+    with closing(SQLiteBackend(path).open_store()) as store:
+        store.apply([enqueue("a")])
+        assert count(store) == 1
+
+
 def test_what_a_crash_left_of_a_queue_is_played_back(tmp_path) -> None:
     queue_file(tmp_path / "alive.db", tasks=1)
     (tmp_path / "crashed").mkdir()
