@@ -278,8 +278,13 @@ def _blame_commit(error: _OfSqlite) -> Blame:
     return Blame.STORE if _code(error) == sqlite3.SQLITE_FULL else Blame.UNKNOWN
 
 
+# The last is what SQLite says when it has lost the race for a lock of the WAL a hundred times: a
+# process that was stopped holds it, say. Nothing has been read or written then.
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
+
 def _is_busy(error: _OfSqlite) -> bool:
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return _code(error) in _BUSY
 
 
 def _code(error: _OfSqlite) -> int:

@@ -50,3 +50,7 @@ def disk_full() -> sqlite3.OperationalError:
 
 def busy() -> sqlite3.OperationalError:
     return operational_error(sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked")
+
+
+def lost_race() -> sqlite3.OperationalError:
+    return operational_error(sqlite3.SQLITE_PROTOCOL, "SQLITE_PROTOCOL", "locking protocol")

@@ -12,7 +12,7 @@ from sitq import SQLiteBackend, StoreBusyError, SyncTaskQueue
 from sitq.adapters.base import BatchError
 from sitq.protocol.commit import Blame
 from tests.adapters.asked import count, count_in, enqueue
-from tests.adapters.recorded import Wrapped, busy
+from tests.adapters.recorded import Wrapped, busy, lost_race
 
 
 @contextmanager
@@ -115,6 +115,23 @@ def test_a_commit_that_finds_the_file_busy_is_done_again_and_stores_once(open_st
     store.apply([enqueue("a")])
 
     assert len(refused) == 3
+    assert count(store) == 1
+
+
+@pytest.mark.parametrize("at", ["BEGIN IMMEDIATE", "COMMIT"])
+def test_a_race_for_the_wal_that_sqlite_gives_up_is_run_again(open_store, at) -> None:
+    store = open_store()
+    lost = []
+
+    def before(sql: str) -> None:
+        if sql == at and len(lost) < 3:
+            lost.append(sql)
+            raise lost_race()
+
+    store._db = Wrapped(store._db, before)
+    store.apply([enqueue("a")])
+
+    assert len(lost) == 3
     assert count(store) == 1
 
 
