@@ -114,6 +114,10 @@ class StoreBusyError(StoreError):
     """Another program kept the file locked for longer than `busy_timeout`."""
 
 
+class FileReplacedError(StoreError):
+    """The queue file, its -wal or its -shm was deleted, renamed or replaced while it was open."""
+
+
 class CommitUnknownError(StoreError):
     """The store was cut off inside COMMIT: all that was asked is stored, or nothing is."""
 

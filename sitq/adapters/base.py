@@ -1,11 +1,13 @@
 """The seams: what applies a batch, and what an event loop must be able to do."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from sitq.exceptions import (
     BackendClosedError,
     CommitUnknownError,
+    FileReplacedError,
+    NewerSchemaError,
     SitqError,
     StoreError,
 )
@@ -14,6 +16,9 @@ from sitq.protocol.ops import Op, Outcome
 
 F = TypeVar("F")
 Answer: TypeAlias = "tuple[Outcome, ...] | BatchError"
+
+FOR_GOOD: Final = (BackendClosedError, FileReplacedError, NewerSchemaError)
+"""What no later attempt can mend: a worker ends with it, rather than try again for ever."""
 
 
 class BatchError(Exception):

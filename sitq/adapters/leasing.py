@@ -14,10 +14,11 @@ from queue import Empty, SimpleQueue
 from typing import Final, assert_never
 
 from sitq.adapters import clocks
-from sitq.adapters.base import BatchError, Store
+from sitq.adapters.base import FOR_GOOD, BatchError, Store
 from sitq.adapters.ids import new_id
 from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.presence import Presence
+from sitq.protocol.commit import Blame
 from sitq.protocol.lease import (
     Applied,
     Apply,
@@ -86,6 +87,8 @@ class Lease:
                     self._store.tidy()
                     return Applied(outcomes)
                 except BatchError as error:
+                    if isinstance(error.error, FOR_GOOD) and error.blame is not Blame.UNKNOWN:
+                        raise error.error from error  # the worker ends with it
                     return ApplyFailed(error.error)
                 except Exception as error:  # noqa: BLE001  # a store that cannot be opened now
                     return ApplyFailed(error)

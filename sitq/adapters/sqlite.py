@@ -4,6 +4,8 @@ The promises:
 - Every writing transaction is `BEGIN IMMEDIATE`. A busy file is asked again, after pauses
   with jitter, for `busy_timeout` seconds; nobody sees "database is locked" before that.
 - A connection that was carried across a fork is not used.
+- Nothing is acknowledged that went into a file which is not at its path any more, and nothing is
+  written to one that a newer sitq has migrated meanwhile.
 - On an SQLite with the WAL-reset bug, no commit can fall inside a checkpoint: see
   `needs_gate` and `_checkpoint`.
 """
@@ -15,12 +17,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from sitq.adapters import chance, clocks, sqlite_file
 from sitq.adapters.base import BatchError
+from sitq.adapters.sqlite_identity import OpenedFile, inode
 from sitq.exceptions import (
     BackendInUseError,
     FileRefusedError,
+    FileReplacedError,
     SitqError,
     StoreBusyError,
     StoreError,
@@ -28,14 +33,16 @@ from sitq.exceptions import (
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
 from sitq.storage.program import Change, Commit, Done, Program, Query, resume
-from sitq.storage.sqlite import apply_batch
-from sitq.storage.sqlite_schema import check_database, open_database
+from sitq.storage.sqlite import READS, apply_batch
+from sitq.storage.sqlite_schema import check_again, check_database, open_database
 
 T = TypeVar("T")
 Durability: TypeAlias = Literal["full", "normal"]
 
 CHECKPOINT_AT: Final = 4 * 2**20
 """Bytes of WAL after which we checkpoint ourselves: SQLite's own 1,000 pages of 4 KiB."""
+OPENING_TRIES: Final = 3
+"""An overlay gives a file another inode when it is first opened for writing."""
 FIRST_PAUSE: Final = 0.0005
 LONGEST_PAUSE: Final = 0.05
 
@@ -75,6 +82,8 @@ class SqliteStore:
         self._gate = needs_gate(sqlite3.sqlite_version_info)
         self._db: sqlite3.Connection | None = None
         self._sibling: sqlite3.Connection | None = None
+        self._opened: OpenedFile
+        self._schema = -1  # SQLite's count of changes of the schema, when it was last looked at
         _live.add(self)
 
     # -- opening -------------------------------------------------------------------------
@@ -90,8 +99,7 @@ class SqliteStore:
                     self._patiently(lambda: _run(found, check_database(path)))
             else:
                 sqlite_file.create(path)
-            self._db = self._connect()
-            self._patiently(lambda: _run(self._connection(), open_database(path)))
+            self._db, self._opened = self._connect_to_one_file()
         except (_CommitError, *_OF_SQLITE) as error:
             self.close()
             cause = error.cause if isinstance(error, _CommitError) else error
@@ -101,9 +109,31 @@ class SqliteStore:
             raise
         return self._db
 
+    def _connect_to_one_file(self) -> tuple[sqlite3.Connection, OpenedFile]:
+        """Connect, and know to which file: one that was at its path before and afterwards."""
+        path = self._settings.path
+        for _ in range(OPENING_TRIES):
+            before = inode(path)
+            db = self._connect()
+            try:
+                self._make_current(db)
+                opened = OpenedFile(path)  # SQLite makes -wal and -shm when it first reads
+            except BaseException:
+                db.close()
+                raise
+            if opened.database == before:
+                return db, opened
+            db.close()
+        raise FileReplacedError(f"{path!r} is replaced again and again while it is being opened")
+
+    def _make_current(self, db: sqlite3.Connection) -> None:
+        self._patiently(lambda: _run(db, open_database(self._settings.path)))
+
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
-            self._settings.path,
+            # A file name is bytes: as such it is quoted. One that is gone is not made anew here.
+            f"file:{quote(os.fsencode(self._settings.path))}?mode=rw",
+            uri=True,
             timeout=0,  # we wait ourselves, with jitter
             isolation_level=None,  # programs begin and commit themselves
             check_same_thread=False,  # whoever holds the store takes care of that
@@ -153,14 +183,43 @@ class SqliteStore:
         db = self._connection()
         path = self._settings.path
         try:
-            outcomes = self._patiently(lambda: _run(db, apply_batch(ops, clocks.moment())))
+            outcomes = self._patiently(lambda: _run(db, self._batch(ops)))
+        except SitqError as error:  # it is not our file any more, and nothing was written to it
+            raise BatchError(error, Blame.STORE) from error
         except _CommitError as error:
             raise BatchError(_translate(error.cause, path), _blame_commit(error.cause)) from error
         except sqlite3.OperationalError as error:
             raise BatchError(_translate(error, path), Blame.STORE) from error
+        except sqlite3.DatabaseError as error:  # damage, mostly: other ops may not touch it
+            raise BatchError(_translate(error, path), Blame.OP) from error
         except Exception as error:  # what the ops hold may be at fault: a text, a number
             raise BatchError(error, Blame.OP) from error
+        if not READS.issuperset(map(type, ops)):
+            self._check_committed()
         return outcomes
+
+    def _batch(self, ops: Sequence[Op]) -> Program[tuple[Outcome, ...]]:
+        """Apply *ops* to the file that was opened and no other, and to the schema that we know."""
+        program = apply_batch(ops, clocks.moment())
+        begin = resume(program, None)
+        assert isinstance(begin, Query)
+        rows = yield begin  # what is seen from here on stays so
+        ((schema,),) = yield Query("PRAGMA schema_version")
+        if schema != self._schema:
+            yield from check_again(self._settings.path)
+            self._schema = schema
+        step = resume(program, rows)
+        while not isinstance(step, Done):
+            if isinstance(step, Commit):
+                self._opened.check()
+            step = resume(program, (yield step))
+        return step.value
+
+    def _check_committed(self) -> None:
+        try:
+            self._opened.check()
+        except SitqError as error:  # was it so before the commit, or only since?
+            raise BatchError(error, Blame.UNKNOWN) from error
 
     def tidy(self) -> None:
         """Checkpoint, where SQLite must not do it by itself."""
@@ -197,6 +256,7 @@ class SqliteStore:
         with contextlib.suppress(*_OF_SQLITE, SitqError):
             if self._sibling is None:
                 self._sibling = self._connect()
+            self._opened.check()
             db.execute("BEGIN IMMEDIATE")
             try:
                 self._sibling.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
@@ -297,10 +357,22 @@ def _translate(error: _OfSqlite, path: str) -> StoreError:
             f"{path!r} was kept locked by another program for longer than busy_timeout; nothing"
             " was stored. Look for a long transaction of another program on this file"
         )
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return StoreError(f"no room is left on the disk of {path!r}; nothing was stored")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StoreError(f"{path!r} could not be used: {error} ({name})")
+    match _code(error):
+        case sqlite3.SQLITE_FULL:
+            return StoreError(f"no room is left on the disk of {path!r}; nothing was stored")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return StoreError(
+                f"{path!r} may only be read by now ({name}); nothing was stored. Look whether its"
+                " file system was mounted read-only, and who may write the file and its folder"
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreError(
+                f"{path!r} is damaged ({error}); nothing was stored. Restore a backup, or save what"
+                " can be read with: sqlite3 FILE .recover"
+            )
+        case _:
+            return StoreError(f"{path!r} could not be used: {error} ({name})")
 
 
 def _size(path: str) -> int:

@@ -19,12 +19,13 @@ import anyio
 import anyio.abc
 
 from sitq.adapters import chance, clocks
+from sitq.adapters.base import FOR_GOOD
 from sitq.adapters.calls import Execution, Workbench
 from sitq.adapters.leasing import LeaseByTheWorker, LeaseThread
 from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.session import Session
 from sitq.adapters.virtual import virtual
-from sitq.exceptions import BackendClosedError, SitqError
+from sitq.exceptions import SitqError
 from sitq.protocol.heartbeat import HeartbeatMachine
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
 from sitq.protocol.ops import Outcome, TaskKey
@@ -245,7 +246,7 @@ class WorkerDriver:
             self.post(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
 
     def _answered(self, ticket: int, answer: tuple[Outcome, ...] | SitqError) -> None:
-        if isinstance(answer, BackendClosedError):
+        if isinstance(answer, FOR_GOOD):
             self._fail(answer)
         elif isinstance(answer, SitqError):
             log.warning("the store could not be reached, trying again: %s", answer)

@@ -338,7 +338,7 @@ def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
     asked: dict[type, list[tuple[int, Any]]] = {}
     for i, op in enumerate(ops):
         asked.setdefault(type(op), []).append((i, op))
-    yield Query("BEGIN" if asked.keys() <= _READS else "BEGIN IMMEDIATE")
+    yield Query("BEGIN" if asked.keys() <= READS else "BEGIN IMMEDIATE")
     if Settle in asked:
         outcomes |= yield from _settle(asked[Settle], now)
     for kind, program in _BEFORE_ENQUEUES:
@@ -636,7 +636,8 @@ _AFTER_ENQUEUES: Final[Sequence[tuple[type, Any]]] = (
     (Watch, _watch),
     (Count, _count),
 )
-_READS: Final = frozenset({Watch, Fetch, Count})
+READS: Final[frozenset[type]] = frozenset({Watch, Fetch, Count})
+"""A batch of these alone writes nothing."""
 
 
 # -- the policy column -----------------------------------------------------------------

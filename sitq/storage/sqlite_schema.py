@@ -94,7 +94,10 @@ SUSPECTS: Final = (
 )
 
 STEPS: Final[Sequence[Sequence[str]]] = ((SCHEMA, TASKS, WORKERS, *INDEXES), (SUSPECTS,))
-"""Step n takes a file from version n to n + 1."""
+"""Step n takes a file from version n to n + 1.
+
+Each changes the schema: that is how those notice who have the file open at an older version.
+"""
 
 VERSION: Final = len(STEPS)
 
@@ -121,6 +124,16 @@ def open_database(path: str) -> Program[None]:
         yield Change("DELETE FROM sitq_schema", [()])
         yield Change("INSERT INTO sitq_schema (version) VALUES (?)", [(VERSION,)])
     yield Commit()
+
+
+def check_again(path: str) -> Program[None]:
+    """Refuse a file that was ours, and that somebody has changed the schema of meanwhile."""
+    version = yield from check_database(path)
+    if version != VERSION:
+        raise ForeignFileError(
+            f"{path!r} had schema version {VERSION} when it was opened, and has {version} now;"
+            " nothing was changed. Start this program again once nobody writes into the file"
+        )
 
 
 def _version(objects: Sequence[Row], path: str) -> Program[int]:

@@ -1,7 +1,9 @@
 """A worker in a process of its own: `run_worker.py FILE LOOP SLOTS LEASE`."""
 
 import logging
+import os
 import sys
+import traceback
 from functools import partial
 
 import anyio
@@ -23,4 +25,9 @@ async def main(path: str, slots: int, lease_for: float) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     path, loop, slots, lease_for = sys.argv[1:]
-    anyio.run(partial(main, path, int(slots), float(lease_for)), backend=loop)
+    try:
+        anyio.run(partial(main, path, int(slots), float(lease_for)), backend=loop)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the thread that reads the input does not end
