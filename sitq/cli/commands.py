@@ -214,6 +214,20 @@ def doctor(file: Path | None, as_json: bool) -> None:
 
 @sitq.command()
 @_file
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace DEST if it is there.")
+def backup(file: Path, dest: Path, force: bool) -> None:
+    """Copy FILE to DEST while workers go on; DEST holds all or is not there.
+
+    A worker on the copy runs what had not ended, whether or not the original does, too.
+    """
+    from sitq.cli import backup as backup_
+
+    backup_.run(str(file), str(dest), force=force)
+
+
+@sitq.command()
+@_file
 @click.option("--all", "everything", is_flag=True, help="Tell of every step.")
 @click.option("--until", type=click.IntRange(1), metavar="N", help="End with this step.")
 @click.option("--task", metavar="ID", help="Tell only of the steps about this task.")

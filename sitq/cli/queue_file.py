@@ -12,16 +12,19 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from sitq.adapters import clocks, sqlite_file
 from sitq.adapters.presence import lock_files
-from sitq.exceptions import FileRefusedError, StoreError
+from sitq.exceptions import FileRefusedError, SitqError, StoreError
 from sitq.storage.program import Done, Program, Query, resume
 from sitq.storage.sqlite_schema import check_database
 
 T = TypeVar("T")
+
+QUIET_TRIES: Final = 3
+"""After which a file is read as one that is open, even if that leaves a -wal beside it."""
 
 
 def look(path: str, at: Callable[[sqlite3.Connection, str], T]) -> T:
@@ -36,19 +39,29 @@ def look(path: str, at: Callable[[sqlite3.Connection, str], T]) -> T:
     if db is None:
         raise FileRefusedError(f"{path!r} is empty: no queue has used it yet")
     db.close()
-    if _is_open(path):
-        with closing(connected(path)) as db:
-            return _look(db, path, at)
-    with closing(connected(path, immutable=True)) as db:
-        try:
-            found = _look(db, path, at)
-        except (FileRefusedError, StoreError):
-            if not _is_open(path):
-                raise
-        else:
-            if not _is_open(path):
-                return found
-    return look(path, at)  # somebody came meanwhile, and may have changed what was being read
+    for _ in range(QUIET_TRIES):
+        if _is_open(path):
+            break
+        before = _signature(path)
+        found: T | SitqError
+        with closing(connected(path, immutable=True)) as db:
+            try:
+                found = _look(db, path, at)
+            except (FileRefusedError, StoreError) as error:
+                found = error
+        if _is_open(path) or _signature(path) != before:
+            continue  # somebody came meanwhile, and may have changed what was being read
+        if isinstance(found, SitqError):
+            raise found
+        return found
+    with closing(connected(path)) as db:
+        return _look(db, path, at)
+
+
+def _signature(path: str) -> tuple[int, ...]:
+    """Return what differs after somebody has opened the file, written and closed it again."""
+    found = os.stat(path)  # noqa: PTH116
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def connected(path: str, *, immutable: bool = False) -> sqlite3.Connection:

@@ -385,5 +385,33 @@ def test_a_look_during_which_somebody_comes_is_done_again(path) -> None:
     assert seen == [4, 3]
 
 
+def test_a_look_during_which_somebody_came_and_went_is_done_again(path) -> None:
+    """There is no -wal then, neither before nor afterwards."""
+    seen = []
+
+    def at(db, path) -> int:
+        seen.append(db.execute("SELECT count(*) FROM sitq_tasks").fetchone()[0])
+        if len(seen) == 1:
+            change(path, "DELETE FROM sitq_tasks WHERE seq = 1")
+        return seen[-1]
+
+    assert queue_file.look(str(path), at) == 3
+    assert seen == [4, 3]
+    assert os.listdir(path.parent) == ["tasks.db"]
+
+
+def test_a_look_at_a_file_to_which_somebody_comes_all_the_time_ends_all_the_same(path) -> None:
+    seen = []
+
+    def at(db, path) -> int:
+        ((count,),) = db.execute("SELECT count(*) FROM sitq_tasks").fetchall()
+        seen.append(count)
+        change(path, "DELETE FROM sitq_tasks WHERE seq = ?", len(seen))
+        return count
+
+    assert queue_file.look(str(path), at) == 1
+    assert seen == [4, 3, 2, 1]
+
+
 def test_missing_arguments_are_wrong_usage(typed) -> None:
     assert "Missing argument" in typed("stats", code=2)
