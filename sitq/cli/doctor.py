@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final
 
 import click
 from rich.table import Table
@@ -17,22 +17,28 @@ from rich.table import Table
 import sitq
 from sitq.adapters import clocks, sqlite_file
 from sitq.adapters.sqlite import needs_gate
-from sitq.cli import queue_file
+from sitq.cli import doctor_disk, queue_file
+from sitq.cli.finding import COLOURS, Finding
 from sitq.cli.terminal import cell, console, shown
-from sitq.exceptions import SitqError
+from sitq.exceptions import (
+    ForeignFileError,
+    NetworkFileSystemError,
+    NewerSchemaError,
+    NotADatabaseError,
+    SitqError,
+)
 from sitq.storage.sqlite_schema import VERSION
 
-Verdict: TypeAlias = Literal["OK", "WARN", "FAIL"]
-COLOURS: Final[dict[Verdict, str]] = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 CLOCK_SLACK_MS: Final = 60_000
-LARGE_WAL: Final = 64 * 2**20
 
 
-class Finding(NamedTuple):
-    verdict: Verdict
-    about: str
-    found: str
-    to_do: str = ""
+TO_DO: Final[dict[type[SitqError], str]] = {
+    NetworkFileSystemError: "move it to a local disk",
+    NewerSchemaError: "upgrade sitq here, too",
+    ForeignFileError: "give sitq a file of its own",
+    NotADatabaseError: "restore a backup, or give sitq a file of its own",
+}
+"""For a file that is refused; nothing was changed."""
 
 
 def run(path: str | None, *, as_json: bool) -> int:
@@ -97,7 +103,7 @@ def _file(path: str) -> list[Finding]:
     try:
         return queue_file.look(path, lambda db, full: [*_outside(full), *_inside(db, full)])
     except SitqError as error:
-        return [Finding("FAIL", "file", str(error), "nothing was changed")]
+        return [Finding("FAIL", "file", str(error), TO_DO.get(type(error), "nothing was changed"))]
 
 
 def _outside(path: str) -> Iterator[Finding]:
@@ -113,6 +119,7 @@ def _outside(path: str) -> Iterator[Finding]:
     yield _folders(Path(path).resolve())
     kind = sqlite_file.file_system(Path(path))
     yield Finding("OK", "file system", kind or "of a kind that cannot be told here")
+    yield from doctor_disk.room(path)
 
 
 def _folders(path: Path) -> Finding:
@@ -151,12 +158,7 @@ def _inside(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     mode = queue_file.journal_mode(db, path)
     to_do = "" if mode == "wal" else "it becomes wal when a program of sitq opens it"
     yield Finding("OK" if mode == "wal" else "WARN", "journal mode", mode, to_do)
-    wal = queue_file.size(f"{path}-wal")
-    if wal > LARGE_WAL:
-        to_do = "a program keeps a long read open; find and end it"
-        yield Finding("WARN", "WAL", f"{wal:,} bytes", to_do)
-    else:
-        yield Finding("OK", "WAL", f"{wal:,} bytes")
+    yield from doctor_disk.wal(db, path)
     found = "; ".join(row[0] for row in db.execute("PRAGMA integrity_check(5)").fetchall())
     if found == "ok":
         yield Finding("OK", "integrity", found)
@@ -169,6 +171,7 @@ def _inside(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
 
 def _workers(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     rows = queue_file.workers(db, path)
+    yield from doctor_disk.replaced(db, path)
     dead = [row for row in rows if row.alive is False]
     if dead:
         pids = ", ".join(str(row.pid) for row in dead)

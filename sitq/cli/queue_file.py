@@ -72,7 +72,12 @@ def connected(path: str, *, immutable: bool = False) -> sqlite3.Connection:
 
 
 def _is_open(path: str) -> bool:
-    return os.path.lexists(f"{path}-wal")
+    return os.path.lexists(beside(path, "-wal"))
+
+
+def beside(path: str, suffix: str) -> str:
+    """Return where SQLite keeps what belongs to the file: it follows links first."""
+    return os.path.realpath(path) + suffix
 
 
 def _look(db: sqlite3.Connection, path: str, at: Callable[[sqlite3.Connection, str], T]) -> T:
@@ -159,6 +164,13 @@ def orphans(path: str, known: Iterable[WorkerRow]) -> list[str]:
     return [f"{id_}.lock" for id_ in sorted(lock_files(str(folder)).dead(sorted(ids)))]
 
 
+def strangers(db: sqlite3.Connection, path: str) -> list[str]:
+    """Return the ids of living workers that hold a lock beside the file, and are not in it."""
+    folder = Path(f"{path}-workers")
+    ids = {lock.stem for lock in folder.glob("*.lock")} - {id_ for id_, _ in pids(db)}
+    return sorted(ids - set(lock_files(str(folder)).dead(sorted(ids))))
+
+
 def counts(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
     """Return (queue, state, number of tasks)."""
     return db.execute(
@@ -206,6 +218,14 @@ def journal_mode(db: sqlite3.Connection, path: str) -> str:
         if header[18:20] == b"\2\2":  # sqlite.org/fileformat2.html, section 1.3.4
             return "wal"
     return str(mode)
+
+
+def inode(path: str) -> int | None:
+    """Return the number of a file, None if it is not there."""
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def size(path: str) -> int:

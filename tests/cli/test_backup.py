@@ -98,6 +98,15 @@ def test_what_is_only_in_the_wal_is_in_the_copy_and_the_live_files_stay_as_they_
         assert count(store) == 53
 
 
+def test_a_link_leads_to_the_wal_as_well(typed, path, copy, tmp_path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    with closing(SQLiteBackend(path).open_store()) as store:
+        store.apply([enqueue("in the WAL")])
+
+        assert "tasks: 4 queued" in typed("backup", link, copy)
+
+
 def test_what_a_crash_left_is_copied_with_its_wal(typed, path, copy, tmp_path) -> None:
     crashed = tmp_path / "crashed.db"
     with closing(SQLiteBackend(path).open_store()) as store:

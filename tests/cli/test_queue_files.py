@@ -178,8 +178,8 @@ def test_doctor_finds_a_new_file_in_good_health(findings, typed, path, monkeypat
     assert folder["verdict"] in ("OK", "WARN")
     assert {finding["verdict"] for finding in found.values()} == {"OK"}
     assert list(found) == [
-        "platform", "packages", "SQLite", "lease clock", "file", "mode", "file system", "schema",
-        "journal mode", "WAL", "integrity", "workers", "clock",
+        "platform", "packages", "SQLite", "lease clock", "file", "mode", "file system", "room",
+        "schema", "journal mode", "WAL", "integrity", "workers", "clock",
     ]  # fmt: skip
     assert found["journal mode"]["found"] == "wal"
     assert "0 FAIL" in typed("doctor", path)
@@ -256,14 +256,6 @@ def test_doctor_warns_of_tasks_from_the_future(findings, path) -> None:
     change(path, "UPDATE sitq_tasks SET enqueued_ms = enqueued_ms + 3600000 WHERE seq < 3")
     found = findings(path)["clock"]
     assert (found["verdict"], found["found"]) == ("WARN", "2 tasks were enqueued in the future")
-
-
-def test_doctor_warns_of_a_wal_that_has_grown(findings, path, monkeypatch) -> None:
-    monkeypatch.setattr(doctor_, "LARGE_WAL", 100)
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE sitq_tasks SET priority = 1")
-        db.commit()
-        assert findings(path)["WAL"]["verdict"] == "WARN"
 
 
 def test_doctor_fails_a_file_that_is_damaged_inside(findings, path) -> None:
@@ -345,9 +337,20 @@ def test_a_file_that_is_no_queue_is_named_and_left_as_it_is(
     assert (contents(tmp_path), sorted(os.listdir(tmp_path))) == before
 
 
-def test_a_file_on_a_network_is_refused(typed, path, monkeypatch) -> None:
+def test_a_file_on_a_network_is_refused(typed, findings, path, monkeypatch) -> None:
     monkeypatch.setattr(sqlite_file, "file_system", lambda path: "nfs4")
     assert "lies on a network file system (nfs4)" in typed("stats", path, code=1)
+    found = findings(path, code=1)["file"]
+    assert (found["verdict"], found["to_do"]) == ("FAIL", "move it to a local disk")
+
+
+def test_a_look_through_a_link_sees_the_wal_too(typed, path, tmp_path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    with SyncTaskQueue(SQLiteBackend(path)) as queue:
+        queue.enqueue(len, "abc")
+        facts = json.loads(typed("stats", link, "--json"))
+    assert facts["tasks"][0] == {"queue": "default", "state": "queued", "tasks": 4}
 
 
 def test_a_look_leaves_nothing_behind(typed, path) -> None:
