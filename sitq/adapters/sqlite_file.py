@@ -36,9 +36,13 @@ _JOURNAL: Final = bytes.fromhex("d9d505f920a163d7")
 # (sqlite.org/wal.html, "all processes must be on the same host computer").
 _NETWORK: Final = frozenset(
     {
-        "9p", "afs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.rclone",
-        "fuse.s3fs", "fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3",
-        "smbfs", "virtiofs",
+        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.blobfuse", "fuse.blobfuse2",
+        "fuse.ceph", "fuse.ceph-fuse", "fuse.curlftpfs", "fuse.davfs", "fuse.gcsfuse",
+        "fuse.glusterfs", "fuse.goofys", "fuse.grpcfuse", "fuse.juicefs", "fuse.mount-s3",
+        "fuse.mountpoint-s3", "fuse.osxfs", "fuse.rclone", "fuse.s3fs", "fuse.seaweedfs",
+        "fuse.sshfs", "fuse.vmhgfs-fuse", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+        "orangefs", "panfs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
+        "wekafs",
     }
 )  # fmt: skip
 _MOUNTS: Final = "/proc/self/mountinfo"
@@ -81,7 +85,7 @@ def inspect(path: str) -> sqlite3.Connection | None:
             raise FileRefusedError(
                 f"{path!r} cannot be created: there is no folder {str(file.parent)!r}; make it first"
             ) from None
-        _refuse_network(file.parent)
+        _refuse_network(file)  # a link may lead to where nothing is yet
         return None
     except OSError as error:
         raise FileRefusedError(f"{path!r} cannot be looked at: {error.strerror}") from error

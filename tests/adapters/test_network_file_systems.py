@@ -8,6 +8,7 @@ from sitq import NetworkFileSystemError, SQLiteBackend
 from sitq.adapters import sqlite_file
 from tests.adapters.folder import contents
 
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # no bytes
 ROOT = "23 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"
 
 
@@ -39,7 +40,7 @@ def mount(where, kind: str) -> str:
 
 @pytest.mark.parametrize(
     "kind",
-    ["nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse.sshfs", "fuse.s3fs", "afs"],
+    sorted(sqlite_file._NETWORK),
 )
 def test_a_network_file_system_is_refused_by_its_name(mounts, share, kind) -> None:
     mounts(mount(share, kind))
@@ -92,6 +93,19 @@ def test_a_link_into_a_network_file_system_is_followed(mounts, tmp_path, share) 
 
     with pytest.raises(NetworkFileSystemError):
         SQLiteBackend(tmp_path / "here" / "tasks.db").open_store()
+
+
+def test_a_link_to_a_file_there_is_followed_before_the_file_is_made(
+    mounts, tmp_path, share
+) -> None:
+    (tmp_path / "tasks.db").symlink_to(share / "tasks.db")
+    mounts(mount(share, "nfs4"))
+
+    for _ in range(2):
+        with pytest.raises(NetworkFileSystemError):
+            SQLiteBackend(tmp_path / "tasks.db").open_store()
+        assert contents(share) in ({}, {"tasks.db": EMPTY})
+        (share / "tasks.db").touch()
 
 
 @pytest.mark.parametrize("name", ["my files", "a\tb", "back\\slash", "dépôt", "共有"])
