@@ -104,6 +104,9 @@ class SqliteStore:
             self.close()
             cause = error.cause if isinstance(error, _CommitError) else error
             raise sqlite_file.refusal(path, cause) or _translate(cause, path) from error
+        except sqlite_file.NONSENSE as error:
+            self.close()
+            raise sqlite_file.damaged(path, error) from error
         except SitqError:
             self.close()
             raise

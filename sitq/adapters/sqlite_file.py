@@ -47,6 +47,9 @@ _NETWORK: Final = frozenset(
 )  # fmt: skip
 _MOUNTS: Final = "/proc/self/mountinfo"
 
+NONSENSE: Final = (ValueError, TypeError, AttributeError, OverflowError)
+"""What comes of reading the schema where it is text no more, or no text. SQLite does not look."""
+
 _creating = threading.Lock()
 
 
@@ -152,14 +155,18 @@ def refusal(path: str, error: sqlite3.Error | MemoryError) -> BackendError | Non
         case sqlite3.SQLITE_NOTADB:
             return NotADatabaseError(f"{path!r} is not an SQLite database; nothing was changed")
         case sqlite3.SQLITE_CORRUPT:
-            return NotADatabaseError(
-                f"{path!r} is damaged ({error}); nothing was changed. Restore a backup, or save"
-                " what can be read with: sqlite3 FILE .recover"
-            )
+            return damaged(path, error)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return _unwritable(path, str(error))
         case _:
             return None
+
+
+def damaged(path: str, error: Exception) -> NotADatabaseError:
+    return NotADatabaseError(
+        f"{path!r} is damaged ({error}); nothing was changed. Restore a backup, or save what can be"
+        " read with: sqlite3 FILE .recover"
+    )
 
 
 def _unwritable(path: str, why: str) -> FileRefusedError:

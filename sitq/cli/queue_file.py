@@ -89,6 +89,8 @@ def _look(db: sqlite3.Connection, path: str, at: Callable[[sqlite3.Connection, s
         raise (
             sqlite_file.refusal(path, error) or StoreError(f"{path!r} could not be read: {error}")
         ) from error
+    except sqlite_file.NONSENSE as error:
+        raise sqlite_file.damaged(path, error) from error
 
 
 def _read(db: sqlite3.Connection, program: Program[T]) -> T:
