@@ -127,6 +127,7 @@ def test_writers_go_on_while_it_is_copied_and_it_does_not_begin_again(path, copy
         def backup(self, target, *, pages) -> None:
             def step(status, remaining, total) -> None:
                 copied.append(remaining)
+                assert len(copied) <= 1000, "it begins again and again"
                 writer.apply([enqueue(f"during {len(copied)}", size=5000)])
 
             self._db.backup(target, pages=2, progress=step)
