@@ -13,7 +13,7 @@ The promises:
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, Final, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
 from sitq.protocol.ops import (
@@ -132,7 +132,7 @@ _NEXT_WITH_ONE_SUSPECT: Final = f"""
 """
 
 # These three are served by sitq_tasks_suspects.
-SUSPECTS_WAIT: Final = f"SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)} LIMIT 1"
+_SUSPECT_WAITS: Final = f"SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)}"
 
 HOLDS_SUSPECT: Final = f"""
     SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.COMPLETE)} AND worker_id = ? LIMIT 1
@@ -153,11 +153,22 @@ FORGOTTEN: Final = f"""
 """
 
 # Served by sitq_tasks_scheduled.
-NEXT_DUE: Final = f"""
-    SELECT min(run_at_ms) FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ?
+_NEXT_DUE: Final = f"""
+        SELECT min(run_at_ms) FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ?
 """
 
 IS_REGISTERED: Final = "SELECT 1 FROM sitq_workers WHERE id = ?"
+
+
+@cache
+def look_statement(queues: int) -> str:
+    """For each of so many queues: when the first of its scheduled tasks is due, whether one is
+    queued, and whether a suspect is, in whichever queue.
+
+    An idle worker finds nothing most of the time, and is told so without an UPDATE.
+    """
+    look = f"SELECT ({_NEXT_DUE}), EXISTS ({_NEXT}), EXISTS ({_SUSPECT_WAITS})"
+    return " UNION ALL ".join([look] * queues)
 
 
 @cache
@@ -338,7 +349,7 @@ def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
     asked: dict[type, list[tuple[int, Any]]] = {}
     for i, op in enumerate(ops):
         asked.setdefault(type(op), []).append((i, op))
-    yield Query("BEGIN" if asked.keys() <= READS else "BEGIN IMMEDIATE")
+    yield _BEGIN_READING if asked.keys() <= READS else _BEGIN
     if Settle in asked:
         outcomes |= yield from _settle(asked[Settle], now)
     for kind, program in _BEFORE_ENQUEUES:
@@ -351,8 +362,8 @@ def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
             outcomes[i] = yield from program(op, now)
     if Fetch in asked:
         outcomes |= yield from _fetch(asked[Fetch])
-    yield Commit()
-    return tuple(outcomes[i] for i in range(len(ops)))
+    yield _COMMIT
+    return tuple([outcomes[i] for i in range(len(ops))])
 
 
 def _ms(seconds: float) -> int:
@@ -427,15 +438,25 @@ def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:
 # -- reserve ---------------------------------------------------------------------------
 
 
+class _Look(NamedTuple):
+    """What a reserve could give: when the next scheduled task is due, and whether any waits."""
+
+    due_at: int | None
+    queued: bool
+    suspect: bool
+
+
 def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
-    due_at = yield from _next_due(op.queues)
-    promotes = due_at is not None and due_at <= now.wall_ms
-    if promotes:
+    look = yield from _look_for(op.queues)
+    if look.due_at is not None and look.due_at <= now.wall_ms:
         yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
+        look = yield from _look_for(op.queues)
     forgotten: Sequence[Row] = ()
     if op.known is not None:
         forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
-    fresh = yield from _reserve_fresh(op, op.limit - len(forgotten), now)
+    fresh: Sequence[Row] = ()
+    if look.queued:
+        fresh = yield from _reserve_fresh(op, op.limit - len(forgotten), now, look)
     rows = [*forgotten, *fresh]
     if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
         return Unregistered()
@@ -443,16 +464,16 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     tasks = tuple(_reservation(row) for row in sorted(rows, key=lambda row: (-row[8], row[0])))
     if len(tasks) == op.limit:
         return Reserved(tasks)
-    if promotes:
-        due_at = yield from _next_due(op.queues)
-    return Reserved(tasks, None if due_at is None else max(0, due_at - now.wall_ms) / 1000)
+    if look.due_at is None:
+        return Reserved(tasks)
+    return Reserved(tasks, max(0, look.due_at - now.wall_ms) / 1000)
 
 
-def _reserve_fresh(op: Reserve, limit: int, now: Moment) -> Program[Sequence[Row]]:
+def _reserve_fresh(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence[Row]]:
     """Give the next tasks, of the suspects one at most, and none to whoever holds one."""
     next_ = _NEXT
     allowed: tuple[int | None, ...] = ()
-    if (yield Query(SUSPECTS_WAIT)):
+    if look.suspect:
         next_, allowed = _NEXT_WITH_ONE_SUSPECT, (None,)
         if not (yield Query(HOLDS_SUSPECT, (op.worker_id,))):
             first = yield Query(FIRST_SUSPECT, (json.dumps(op.queues),))
@@ -468,14 +489,12 @@ def _reserve_fresh(op: Reserve, limit: int, now: Moment) -> Program[Sequence[Row
     )
 
 
-def _next_due(queues: Sequence[str]) -> Program[int | None]:
-    """Return when the first scheduled task of *queues* is due."""
-    due: list[int] = []
-    for queue in queues:
-        ((run_at_ms,),) = yield Query(NEXT_DUE, (queue,))
-        if run_at_ms is not None:
-            due.append(run_at_ms)
-    return min(due, default=None)
+def _look_for(queues: Sequence[str]) -> Program[_Look]:
+    params = [param for queue in queues for param in (queue, queue, 1)]
+    rows = yield Query(look_statement(len(queues)), params)
+    due = [run_at_ms for run_at_ms, _, _ in rows if run_at_ms is not None]
+    queued = any(queued for _, queued, _ in rows)
+    return _Look(min(due, default=None), queued, bool(rows[0][2]))
 
 
 def _reservation(row: Row) -> Reservation:
@@ -638,6 +657,9 @@ _AFTER_ENQUEUES: Final[Sequence[tuple[type, Any]]] = (
 )
 READS: Final[frozenset[type]] = frozenset({Watch, Fetch, Count})
 """A batch of these alone writes nothing."""
+_BEGIN: Final = Query("BEGIN IMMEDIATE")
+_BEGIN_READING: Final = Query("BEGIN")
+_COMMIT: Final = Commit()
 
 
 # -- the policy column -----------------------------------------------------------------

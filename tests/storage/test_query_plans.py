@@ -12,6 +12,7 @@ HELD = "sitq_tasks_held (worker_id=?)"
 SUSPECTS = "sitq_tasks_suspects (state=?)"
 BY_SEQ = "INTEGER PRIMARY KEY (rowid=?)"
 BY_ID = "sqlite_autoindex_sitq_tasks_1 (id=?)"
+LOOKED_UP = ["sitq_tasks_scheduled (queue=?)", QUEUED, SUSPECTS]
 
 PLANS = {
     "EXISTING": (st.EXISTING, [BY_ID]),
@@ -20,14 +21,14 @@ PLANS = {
     "CANCEL": (st.CANCEL, [BY_SEQ]),
     "ASK_TO_STOP": (st.ASK_TO_STOP, [BY_SEQ]),
     "PROMOTE": (st.PROMOTE, [BY_SEQ, SCHEDULED]),
-    "NEXT_DUE": (st.NEXT_DUE, ["sitq_tasks_scheduled (queue=?)"]),
+    "LOOK": (st.look_statement(1), LOOKED_UP),
+    "LOOK at two": (st.look_statement(2), LOOKED_UP * 2),
     "RESERVE": (st.reserve_statement(1), [BY_SEQ, QUEUED]),
     "RESERVE from two": (st.reserve_statement(2), [BY_SEQ, QUEUED, QUEUED]),
     "RESERVE with suspects": (
         st.reserve_statement(1, st._NEXT_WITH_ONE_SUSPECT),
         [BY_SEQ, QUEUED],
     ),
-    "SUSPECTS_WAIT": (st.SUSPECTS_WAIT, [SUSPECTS]),
     "HOLDS_SUSPECT": (st.HOLDS_SUSPECT, ["sitq_tasks_suspects (state=? AND worker_id=?)"]),
     "FIRST_SUSPECT": (st.FIRST_SUSPECT, [SUSPECTS]),
     "FORGOTTEN": (st.FORGOTTEN, [HELD]),

@@ -47,9 +47,15 @@ class Mutant(NamedTuple):
         with ExitStack() as undo:
             for edit in self.edits:
                 undo.callback(_plant(edit))
-            sqlite.reserve_statement.cache_clear()  # it is made of constants, once
+            _make_statements_anew()
             yield
-        sqlite.reserve_statement.cache_clear()
+        _make_statements_anew()
+
+
+def _make_statements_anew() -> None:
+    """Forget the statements that are made of constants once."""
+    sqlite.look_statement.cache_clear()
+    sqlite.reserve_statement.cache_clear()
 
 
 class Caught(NamedTuple):
