@@ -44,7 +44,10 @@ class Group(NamedTuple):
     @property
     def size(self) -> int:
         """Tasks and other ops in it; 1 at least, so that half of a batch is less than it."""
-        return max(1, sum(len(op.tasks) if isinstance(op, Enqueue) else 1 for op in self.ops))
+        size = 0
+        for op in self.ops:
+            size += len(op.tasks) if type(op) is Enqueue else 1
+        return size or 1
 
 
 # -- events ----------------------------------------------------------------------------
@@ -134,13 +137,13 @@ class CommitMachine:
         limit = self._max_batch
         effects: list[CommitEffect] = []
         match event:
-            case Submitted(groups):
+            case Submitted():
                 if self._closing:
-                    effects += [Reject(group.ticket, None) for group in groups]
+                    effects += [Reject(group.ticket, None) for group in event.groups]
                 else:
-                    self._waiting.extend(groups)
-            case Committed(batch_id, outcomes):
-                effects += self._resolve(self._land(batch_id), outcomes)
+                    self._waiting.extend(event.groups)
+            case Committed():
+                effects += self._resolve(self._land(event.batch_id), event.outcomes)
             case CommitFailed(batch_id, error, blame):
                 groups = self._land(batch_id)
                 if blame is Blame.UNKNOWN:
@@ -163,14 +166,17 @@ class CommitMachine:
         return effects
 
     def _take_off(self, limit: int) -> Commit:
-        groups = [self._waiting.popleft()]
-        size = groups[0].size
-        while self._waiting and size + self._waiting[0].size <= limit:
-            size += self._waiting[0].size
-            groups.append(self._waiting.popleft())
+        first = self._waiting.popleft()
+        groups, ops = [first], first.ops
+        if self._waiting:
+            size = first.size
+            while self._waiting and size + self._waiting[0].size <= limit:
+                size += self._waiting[0].size
+                groups.append(self._waiting.popleft())
+            ops = tuple(op for group in groups for op in group.ops)
         self._in_flight = tuple(groups)
         self._batch_id += 1
-        return Commit(self._batch_id, tuple(op for group in groups for op in group.ops))
+        return Commit(self._batch_id, ops)
 
     def _land(self, batch_id: int) -> tuple[Group, ...]:
         assert self._in_flight, "an answer to a batch that is not under way"
@@ -181,11 +187,11 @@ class CommitMachine:
     def _resolve(
         self, groups: tuple[Group, ...], outcomes: tuple[Outcome, ...]
     ) -> list[CommitEffect]:
-        assert len(outcomes) == sum(len(group.ops) for group in groups), "every op has one outcome"
         effects: list[CommitEffect] = []
         start = 0
         for group in groups:
             end = start + len(group.ops)
             effects.append(Resolve(group.ticket, outcomes[start:end]))
             start = end
+        assert start == len(outcomes), "every op has one outcome"
         return effects

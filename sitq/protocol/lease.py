@@ -71,7 +71,10 @@ class LeaseState(Enum):
     GONE = "gone"
 
 
-LIVING: Final = frozenset({LeaseState.LOOKING, LeaseState.HOLDING})
+# A member is looked up in its enum by a slow path of Python 3.11; these are quick, and shorter.
+NEW, ENTERING, REGISTERING, LOOKING, HOLDING, LEAVING, GONE = LeaseState
+
+LIVING: Final = frozenset({LOOKING, HOLDING})
 
 
 class LeaseTimer(IntEnum):
@@ -81,6 +84,9 @@ class LeaseTimer(IntEnum):
     WATCH = 4
     UPKEEP = 5
     QUIT = 6
+
+
+EXPIRE, RETRY, RENEW, WATCH, UPKEEP, QUIT = LeaseTimer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +243,7 @@ class LeaseMachine:
 
     def __init__(self, config: LeaseConfig) -> None:
         self.config = config
-        self.state = LeaseState.NEW
+        self.state = NEW
         self.worker_id: str | None = None  # of this life; None between two lives
         self._timers: Timers[LeaseTimer] = Timers()
         self._due: set[LeaseTimer] = set()
@@ -257,63 +263,74 @@ class LeaseMachine:
 
     def receive(self, event: LeaseEvent, now: float) -> list[LeaseEffect]:
         """Take in *event*; return what to do, in order."""
-        if self.state is LeaseState.GONE:
+        if self.state is GONE:
             # A life that was still being entered when time ran out is left at once.
             return [Leave(event.worker_id)] if isinstance(event, Entered) else []
         effects: list[LeaseEffect] = []
-        match event:
+        match event:  # what comes most often comes first
+            case Tick():
+                pass  # the rules below are all there is to do
+            case Applied():
+                assert self._asking, "an answer that was not asked for"
+                self._asking = False
+                self._failures = 0
+                for op, outcome in zip(self._asked, event.outcomes, strict=True):
+                    self._answered(op, outcome, effects, now)
+            case Probed():
+                self._dead = event.dead
+                self._probing = False
             case Started():
-                assert self.state is LeaseState.NEW
+                assert self.state is NEW
                 self._enter(effects)
             case Entered(worker_id):
                 self._entering = False
                 self.worker_id = worker_id
-                if self.state is LeaseState.ENTERING:
-                    self.state = LeaseState.REGISTERING
-            case Applied(outcomes):
-                assert self._asking, "an answer that was not asked for"
-                self._asking = False
-                self._failures = 0
-                for op, outcome in zip(self._asked, outcomes, strict=True):
-                    self._answered(op, outcome, effects, now)
+                if self.state is ENTERING:
+                    self.state = REGISTERING
             case ApplyFailed(error):
                 assert self._asking, "a failure of what was not asked for"
                 self._asking = False
                 pause = growing_pause(self._failures, FIRST_PAUSE, LONGEST_PAUSE)
                 self._failures += 1
-                self._timers.set(LeaseTimer.RETRY, now + pause)
+                self._timers.set(RETRY, now + pause)
                 effects.append(Complain(error))
-            case Probed(dead):
-                self._dead = dead
-                self._probing = False
             case Disowned(worker_id):
                 if worker_id == self.worker_id and self.state in LIVING:
                     self._let_go(effects)
             case LeaveRequested():
                 self._leave(now, effects)
-            case Tick():
-                pass  # the rules below are all there is to do
             case _:
                 assert_never(event)
         self._run_timers(now, effects)
-        self._check_looked(effects)
-        self._ask(now, effects)
+        if self.state is LOOKING:
+            self._check_looked(effects)
+        if not self._asking:
+            self._ask(now, effects)
         return effects
 
     # -- one method for each event -------------------------------------------------------
 
     def _answered(self, op: Op, outcome: Outcome, effects: list[LeaseEffect], now: float) -> None:
         match op:
-            case Register() | Renew():
+            case Renew() | Register():
                 if op.worker_id != self.worker_id:
                     return  # about an earlier life
-                self._due.discard(LeaseTimer.RENEW)
-                if isinstance(outcome, Unregistered):
+                self._due.discard(RENEW)
+                if type(outcome) is Unregistered:
                     self._let_go(effects)
-                elif self.state is not LeaseState.LEAVING:
+                elif self.state is not LEAVING:
                     self._hold(op.worker_id, effects, now)
+            case Watch():
+                assert type(outcome) is Watched
+                self._due.discard(WATCH)
+                self._rescue_due |= outcome.expired
+                if outcome.peers:
+                    self._probing = True
+                    effects.append(Probe(outcome.peers))
+                if outcome.cancelled:
+                    effects.append(AskToStop(outcome.cancelled))
             case Rescue():
-                assert isinstance(outcome, Rescued)
+                assert type(outcome) is Rescued
                 self._rescue_due = False
                 # What has come up since it was asked is still to be rescued.
                 self._dead = tuple(id_ for id_ in self._dead if id_ not in op.worker_ids)
@@ -324,26 +341,17 @@ class LeaseMachine:
                     effects.append(Sweep(outcome.workers))
                 if outcome.tasks:
                     effects.append(Wake())
-            case Watch():
-                assert isinstance(outcome, Watched)
-                self._due.discard(LeaseTimer.WATCH)
-                self._rescue_due |= outcome.expired
-                if outcome.peers:
-                    self._probing = True
-                    effects.append(Probe(outcome.peers))
-                if outcome.cancelled:
-                    effects.append(AskToStop(outcome.cancelled))
             case Unpark():
-                assert isinstance(outcome, Unparked)
-                self._due.discard(LeaseTimer.UPKEEP)
+                assert type(outcome) is Unparked
+                self._due.discard(UPKEEP)
                 if outcome.tasks:
                     effects.append(Wake())
             case Prune():
-                assert isinstance(outcome, Pruned)
+                assert type(outcome) is Pruned
                 if outcome.tasks == op.limit:  # there is more: go on, but let others in between
-                    self._timers.pull_in(LeaseTimer.UPKEEP, now + WATCH_EVERY)
+                    self._timers.pull_in(UPKEEP, now + WATCH_EVERY)
             case _:
-                assert isinstance(op, Retire)
+                assert type(op) is Retire
                 self._go(effects)
 
     def _hold(self, worker_id: str, effects: list[LeaseEffect], now: float) -> None:
@@ -351,15 +359,15 @@ class LeaseMachine:
         until = self._asked_at + lease_for * (1 - CLOCK_MARGIN)
         if now >= until:
             return  # the answer took longer than the lease: the timer below lets go
-        if self.state is LeaseState.REGISTERING:
-            self.state = LeaseState.LOOKING
-            self._due |= {LeaseTimer.WATCH, LeaseTimer.UPKEEP}
-            self._timers.set(LeaseTimer.WATCH, now + self.config.watch_every)
-            self._timers.set(LeaseTimer.UPKEEP, now + self.config.upkeep_every)
-        self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)
-        self._timers.set(LeaseTimer.EXPIRE, until)
+        if self.state is REGISTERING:
+            self.state = LOOKING
+            self._due |= {WATCH, UPKEEP}
+            self._timers.set(WATCH, now + self.config.watch_every)
+            self._timers.set(UPKEEP, now + self.config.upkeep_every)
+        self._timers.set(RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)
+        self._timers.set(EXPIRE, until)
         self._until = until
-        if self.state is LeaseState.HOLDING:
+        if self.state is HOLDING:
             effects.append(Hold(worker_id, until))
 
     def _let_go(self, effects: list[LeaseEffect]) -> None:
@@ -371,57 +379,57 @@ class LeaseMachine:
         self._left_behind += (self.worker_id,)
         effects += [LetGo(self.worker_id), Leave(self.worker_id)]
         self.worker_id = None
-        if self.state is not LeaseState.LEAVING:
+        if self.state is not LEAVING:
             self._enter(effects)
 
     def _enter(self, effects: list[LeaseEffect]) -> None:
-        self.state = LeaseState.ENTERING
+        self.state = ENTERING
         self._entering = True
         effects.append(Enter())
 
     def _leave(self, now: float, effects: list[LeaseEffect]) -> None:
-        if self.state is LeaseState.LEAVING:
+        if self.state is LEAVING:
             return
-        if self.state is LeaseState.NEW:
+        if self.state is NEW:
             self._go(effects)
             return
-        self.state = LeaseState.LEAVING
+        self.state = LEAVING
         self._timers.clear()
-        self._timers.set(LeaseTimer.QUIT, now + LEAVE_WITHIN)
+        self._timers.set(QUIT, now + LEAVE_WITHIN)
 
     # -- the rules that hold in every state ----------------------------------------------
 
     def _check_looked(self, effects: list[LeaseEffect]) -> None:
-        looked = LeaseTimer.WATCH not in self._due and not self._probing
-        if self.state is LeaseState.LOOKING and looked and not self._dead and not self._rescue_due:
+        looked = WATCH not in self._due and not self._probing
+        if looked and not self._dead and not self._rescue_due:
             assert self.worker_id is not None
-            self.state = LeaseState.HOLDING
+            self.state = HOLDING
             effects.append(Hold(self.worker_id, self._until))
 
     def _run_timers(self, now: float, effects: list[LeaseEffect]) -> None:
         for timer in self._timers.expire(now):
             match timer:
+                case LeaseTimer.WATCH:
+                    self._due.add(timer)
+                    self._timers.set(timer, now + self.config.watch_every)
+                case LeaseTimer.RENEW:
+                    self._due.add(timer)
+                case LeaseTimer.UPKEEP:
+                    self._due.add(timer)
+                    self._timers.set(timer, now + self.config.upkeep_every)
                 case LeaseTimer.EXPIRE:
                     self._let_go(effects)
                 case LeaseTimer.RETRY:
                     pass  # `_ask` may speak again
                 case LeaseTimer.QUIT:
                     self._go(effects)
-                case LeaseTimer.WATCH:
-                    self._due.add(timer)
-                    self._timers.set(timer, now + self.config.watch_every)
-                case LeaseTimer.UPKEEP:
-                    self._due.add(timer)
-                    self._timers.set(timer, now + self.config.upkeep_every)
-                case LeaseTimer.RENEW:
-                    self._due.add(timer)
                 case _:
                     assert_never(timer)
 
     def _ask(self, now: float, effects: list[LeaseEffect]) -> None:
-        if self._asking or self._timers.is_set(LeaseTimer.RETRY):
+        if self._timers.is_set(RETRY):
             return
-        if self.state is LeaseState.LEAVING and self.worker_id is None and not self._entering:
+        if self.state is LEAVING and self.worker_id is None and not self._entering:
             self._go(effects)
             return
         ops = self._questions()
@@ -432,14 +440,16 @@ class LeaseMachine:
             effects.append(Apply(ops))
 
     def _questions(self) -> tuple[Op, ...]:
-        config, worker_id, ops = self.config, self.worker_id, list[Op]()
-        if worker_id is None or (self.state is LeaseState.HOLDING and not self._is_asked()):
+        worker_id = self.worker_id
+        if worker_id is None or not self._is_asked():
             return ()
-        if self.state is LeaseState.LEAVING:
+        if self.state is LEAVING:
             return (Retire(worker_id),)
+        config = self.config
+        ops: list[Op] = []
         if self._left_behind or self._dead or self._rescue_due:
             ops.append(Rescue(self._left_behind + self._dead))
-        if self.state is LeaseState.REGISTERING:
+        if self.state is REGISTERING:
             ops.append(
                 Register(
                     worker_id=worker_id,
@@ -450,22 +460,28 @@ class LeaseMachine:
                     lease_for=config.lease_for,
                 )
             )
-        if LeaseTimer.RENEW in self._due:
+        if RENEW in self._due:
             ops.append(Renew(worker_id, config.lease_for))
-        if LeaseTimer.UPKEEP in self._due:
+        if UPKEEP in self._due:
             ops.append(Unpark(config.stamps))
             if config.retention is not None:
                 ops.append(Prune(older_than=config.retention, limit=PRUNE_LIMIT))
-        if LeaseTimer.WATCH in self._due:
+        if WATCH in self._due:
             ops.append(Watch(worker_id))
         return tuple(ops)
 
     def _is_asked(self) -> bool:
-        """Say whether anything is due that a worker with a lease would ask."""
-        return bool(self._due or self._dead or self._left_behind or self._rescue_due)
+        """Say whether there is anything to ask; one that holds its lease asks what is due."""
+        return bool(
+            self._due
+            or self._dead
+            or self._left_behind
+            or self._rescue_due
+            or self.state is not HOLDING
+        )
 
     def _go(self, effects: list[LeaseEffect]) -> None:
-        self.state = LeaseState.GONE
+        self.state = GONE
         self._timers.clear()
         if self.worker_id is not None:
             effects.append(Leave(self.worker_id))

@@ -23,7 +23,10 @@ class Timers(Generic[Name]):
 
     def set(self, name: Name, at: float) -> None:
         self._deadlines[name] = at
-        self._earliest = min(self._deadlines.values())
+        if self._earliest is None or at <= self._earliest:
+            self._earliest = at
+        else:  # it may have been the earliest itself
+            self._earliest = min(self._deadlines.values())
 
     def pull_in(self, name: Name, at: float) -> None:
         """Set *name* to *at*, unless it is set to something earlier."""
@@ -32,8 +35,9 @@ class Timers(Generic[Name]):
             self.set(name, at)
 
     def stop(self, name: Name) -> None:
-        if self._deadlines.pop(name, None) is not None:
-            self._earliest = min(self._deadlines.values(), default=None)
+        deadlines = self._deadlines
+        if deadlines.pop(name, None) is not None:
+            self._earliest = min(deadlines.values()) if deadlines else None
 
     def clear(self) -> None:
         self._deadlines.clear()
@@ -50,10 +54,14 @@ class Timers(Generic[Name]):
         """Return the timers whose time has come, in the order of their names; each is stopped."""
         if self._earliest is None or self._earliest > now:
             return ()
-        return self._expire(now)
+        due = [name for name, at in self._deadlines.items() if at <= now]
+        if len(due) == 1:
+            self.stop(due[0])
+            return due
+        return self._expire(sorted(due), now)
 
-    def _expire(self, now: float) -> Iterator[Name]:
-        for name in sorted(name for name, at in self._deadlines.items() if at <= now):
+    def _expire(self, due: list[Name], now: float) -> Iterator[Name]:
+        for name in due:
             if self.is_due(name, now):  # handling one timer may stop or move another
                 self.stop(name)
                 yield name

@@ -60,6 +60,11 @@ class WorkerTimer(IntEnum):
     RETRY = 4  # until then storage is left alone
 
 
+# A member is looked up in its enum by a slow path of Python 3.11; these are quick, and shorter.
+NEW, RUNNING, DRAINING, STOPPED = WorkerState
+LEASE, GRACE, POLL, RETRY = WorkerTimer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """Times in seconds. *drain* ends the worker as soon as nothing is due."""
@@ -217,7 +222,7 @@ class WorkerMachine:
 
     def __init__(self, config: WorkerConfig, unit: Callable[[], float]) -> None:
         self.config = config
-        self.state = WorkerState.NEW
+        self.state = NEW
         self._unit = unit
         self._timers: Timers[WorkerTimer] = Timers()
         self._worker_id: str | None = None  # of the life whose lease is held
@@ -250,21 +255,23 @@ class WorkerMachine:
     def receive(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
         """Take in *event*; return what to do, in order."""
         effects: list[WorkerEffect] = []
-        match event:
-            case TaskEnded():
-                self._task_ended(event)
+        match event:  # what comes most often comes first
             case TurnEnded():
                 self._run_timers(now, effects)
-                self._store(effects)
-                self._check_done(effects)
-            case Stored(ticket, outcomes):
-                self._stored(self._asked.pop(ticket), outcomes, now, effects)
-            case StoreFailed(ticket):
-                self._store_failed(self._asked.pop(ticket), now)
+                if self._settles or self._wants_tasks:
+                    self._store(effects)
+                if self.state is DRAINING:
+                    self._check_done(effects)
+            case TaskEnded():
+                self._task_ended(event)
+            case Stored():
+                self._stored(self._asked.pop(event.ticket), event.outcomes, now, effects)
+            case LeaseHeld():
+                self._lease_held(event.worker_id, event.remaining, now)
             case Woken():
                 self._wants_tasks = True
-            case LeaseHeld(worker_id, remaining):
-                self._lease_held(worker_id, remaining, now)
+            case StoreFailed(ticket):
+                self._store_failed(self._asked.pop(ticket), now)
             case LeaseLost(worker_id):
                 self._lease_lost(worker_id, effects)
             case StopAsked(keys):
@@ -273,8 +280,8 @@ class WorkerMachine:
                 self._lingering -= 1
                 self._wants_tasks = True
             case Started():
-                if self.state is WorkerState.NEW:  # else a stop came first, and stands
-                    self.state = WorkerState.RUNNING
+                if self.state is NEW:  # else a stop came first, and stands
+                    self.state = RUNNING
                     self._wants_tasks = True
             case StopRequested(grace):
                 self._stop_requested(grace, now)
@@ -295,18 +302,18 @@ class WorkerMachine:
             self._settles.append(Settle(task.key, task.id, running.worker_id, verdict))
 
     def _lease_held(self, worker_id: str, remaining: float, now: float) -> None:
-        if worker_id == self._over or self.state is WorkerState.STOPPED:
+        if worker_id == self._over or self.state is STOPPED:
             return  # late news, or news that crossed with ours
         if self._worker_id != worker_id:
             self._worker_id = worker_id
             self._wants_tasks = True
-        self._timers.set(WorkerTimer.LEASE, now + remaining)
+        self._timers.set(LEASE, now + remaining)
 
     def _lease_lost(self, worker_id: str, effects: list[WorkerEffect]) -> None:
         if worker_id == self._worker_id:
             self._worker_id = None
             self._over = worker_id
-            self._timers.stop(WorkerTimer.LEASE)
+            self._timers.stop(LEASE)
         lost = [key for key, running in self._running.items() if running.worker_id == worker_id]
         self._interrupt(lost, Why.LEASE_LOST, effects)
         self._settles = [settle for settle in self._settles if settle.worker_id != worker_id]
@@ -318,12 +325,12 @@ class WorkerMachine:
         self._lease_lost(self._worker_id, effects)
 
     def _stop_requested(self, grace: float | None, now: float) -> None:
-        if self.state is WorkerState.STOPPED:
+        if self.state is STOPPED:
             return
-        self.state = WorkerState.DRAINING
-        self._timers.stop(WorkerTimer.POLL)
+        self.state = DRAINING
+        self._timers.stop(POLL)
         if grace is not None:
-            self._timers.pull_in(WorkerTimer.GRACE, now + grace)
+            self._timers.pull_in(GRACE, now + grace)
 
     def _stored(
         self,
@@ -334,30 +341,30 @@ class WorkerMachine:
     ) -> None:
         self._failures = 0
         for op, outcome in zip(ops, outcomes, strict=True):
-            if isinstance(op, Settle):
-                assert isinstance(outcome, Settled)
+            if type(op) is Settle:
+                assert type(outcome) is Settled
                 if not outcome.applied:
                     effects.append(Late(op.task_id))
             else:
-                assert isinstance(op, Reserve)
+                assert type(op) is Reserve
                 self._reserving = self._lost_an_answer = False
                 if op.worker_id != self._worker_id:
                     continue  # reserved by a life that is over, and rescued with it
-                if isinstance(outcome, Unregistered) or self._timers.is_due(WorkerTimer.LEASE, now):
+                if type(outcome) is Unregistered or self._timers.is_due(LEASE, now):
                     self._disown(effects)
                 else:
-                    assert isinstance(outcome, Reserved)
+                    assert type(outcome) is Reserved
                     self._reserved(op, outcome, now, effects)
 
     def _reserved(
         self, op: Reserve, outcome: Reserved, now: float, effects: list[WorkerEffect]
     ) -> None:
         for task in outcome.tasks:
-            if self.state is WorkerState.RUNNING:
+            if self.state is RUNNING:
                 self._execute(task, op.worker_id, now, effects)
             else:
                 self._settles.append(Settle(task.key, task.id, op.worker_id, Released()))
-        if self.state is not WorkerState.RUNNING:
+        if self.state is not RUNNING:
             return
         if len(outcome.tasks) == op.limit:
             self._wants_tasks = True  # there may be more
@@ -366,7 +373,7 @@ class WorkerMachine:
         pause = (
             self.config.poll_interval if due_in is None else min(due_in, self.config.poll_interval)
         )
-        self._timers.set(WorkerTimer.POLL, now + pause)
+        self._timers.set(POLL, now + pause)
         idle = not (outcome.tasks or self._running or self._settles or self._wants_tasks)
         if self.config.drain and idle:
             self._stop_requested(None, now)
@@ -391,7 +398,7 @@ class WorkerMachine:
         """Keep the verdicts, and ask again later: no completed work is run again for this."""
         pause = growing_pause(self._failures, STORE_BACKOFF, LONGEST_BACKOFF)
         self._failures += 1
-        self._timers.set(WorkerTimer.RETRY, now + pause)
+        self._timers.set(RETRY, now + pause)
         for op in ops:
             if isinstance(op, Reserve):
                 self._reserving = False
@@ -406,12 +413,12 @@ class WorkerMachine:
     def _run_timers(self, now: float, effects: list[WorkerEffect]) -> None:
         for timer in self._timers.expire(now):
             match timer:
+                case WorkerTimer.POLL:
+                    self._wants_tasks = True
                 case WorkerTimer.LEASE:
                     self._disown(effects)
                 case WorkerTimer.GRACE:
                     self._interrupt(list(self._running), Why.SHUTDOWN, effects)
-                case WorkerTimer.POLL:
-                    self._wants_tasks = True
                 case WorkerTimer.RETRY:
                     pass  # `_store` may speak again
                 case _:
@@ -435,27 +442,30 @@ class WorkerMachine:
 
     def _store(self, effects: list[WorkerEffect]) -> None:
         """Say all that is to be said to storage, in one breath."""
-        if self._timers.is_set(WorkerTimer.RETRY):
+        if self._timers.is_set(RETRY):
             return
         ops: list[Op] = list(self._settles)
         self._settles = []
-        free = self.config.max_concurrency - self.running
         if (
             self._wants_tasks
-            and self.state is WorkerState.RUNNING
-            and self._worker_id is not None
             and not self._reserving
-            and free > 0
+            and self._worker_id is not None
+            and self.state is RUNNING
         ):
-            self._wants_tasks = False
-            self._reserving = True
-            self._timers.stop(WorkerTimer.POLL)
-            known = self._known() if self._lost_an_answer else None
-            ops.append(Reserve(self._worker_id, self.config.queues, free, known))
+            free = self.config.max_concurrency - self.running
+            if free > 0:
+                ops.append(self._reserve(self._worker_id, free))
         if ops:
             self._ticket += 1
-            self._asked[self._ticket] = tuple(ops)
-            effects.append(Store(self._ticket, tuple(ops)))
+            asked = self._asked[self._ticket] = tuple(ops)
+            effects.append(Store(self._ticket, asked))
+
+    def _reserve(self, worker_id: str, free: int) -> Reserve:
+        self._wants_tasks = False
+        self._reserving = True
+        self._timers.stop(POLL)
+        known = self._known() if self._lost_an_answer else None
+        return Reserve(worker_id, self.config.queues, free, known)
 
     def _known(self) -> tuple[int, ...]:
         """Return the numbers of all tasks that are or may be held, as far as is known here."""
@@ -464,12 +474,7 @@ class WorkerMachine:
         return tuple(sorted(key.seq for key in keys))
 
     def _check_done(self, effects: list[WorkerEffect]) -> None:
-        if (
-            self.state is WorkerState.DRAINING
-            and not self._running
-            and not self._asked
-            and not self._settles
-        ):
-            self.state = WorkerState.STOPPED
+        if not self._running and not self._asked and not self._settles:
+            self.state = STOPPED
             self._timers.clear()
             effects.append(Stop())

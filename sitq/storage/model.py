@@ -8,9 +8,9 @@ each on its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
-from sitq.protocol.lifecycle import Move, TaskState, advance
+from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance
 from sitq.protocol.ops import (
     Aborted,
     Cancel,
@@ -54,6 +54,9 @@ from sitq.protocol.ops import (
     Watch,
     Watched,
 )
+
+# A member is looked up in its enum by a slow path of Python 3.11; these are quick, and shorter.
+SCHEDULED, QUEUED, RUNNING, PARKED, SUCCESS, FAILED, CANCELLED = TaskState
 
 
 @dataclass(slots=True)
@@ -113,44 +116,40 @@ class Model:
 
     def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
         """Apply *ops* together; return their outcomes, in the order of *ops*."""
-        outcomes: dict[int, Outcome] = {}
-        for i in sorted(range(len(ops)), key=lambda i: _RANK[type(ops[i])]):
+        if len(ops) == 1:
+            return (self._apply(ops[0], now),)
+        outcomes: list[Any] = [None] * len(ops)
+        ranks = [_RANK[type(op)] for op in ops]
+        for i in sorted(range(len(ops)), key=ranks.__getitem__):
             outcomes[i] = self._apply(ops[i], now)
-        return tuple(outcomes[i] for i in range(len(ops)))
+        return tuple(outcomes)
 
     def _apply(self, op: Op, now: Moment) -> Outcome:
-        match op:
-            case Enqueue():
-                return self._enqueue(op, now)
-            case Reserve():
-                return self._reserve(op, now)
+        match op:  # what comes most often comes first
             case Settle():
                 return self._settle(op, now)
+            case Reserve():
+                return self._reserve(op, now)
+            case Renew():
+                return self._renew(op, now)
+            case Watch():
+                return self._watch(op.worker_id, now)
+            case Enqueue():
+                return self._enqueue(op, now)
+            case Fetch():
+                return self._fetch(op.task_ids)
             case Cancel():
                 return self._cancel(op, now)
-            case Register(worker_id, host, pid):
-                until = now.lease_ms + _ms(op.lease_for)
-                self._workers[worker_id] = _Worker(host, pid, now.epoch, until)
-                return Registered()
-            case Renew(worker_id, lease_for):
-                if (worker := self._workers.get(worker_id)) is None:
-                    return Unregistered()
-                worker.epoch = now.epoch
-                worker.lease_until_ms = now.lease_ms + _ms(lease_for)
-                return Renewed()
-            case Retire(worker_id):
-                return self._retire(worker_id, now)
-            case Rescue(worker_ids):
-                return self._rescue(worker_ids, now)
-            case Unpark(stamps):
-                return self._unpark(stamps)
+            case Unpark():
+                return self._unpark(op.stamps)
             case Prune():
                 return self._prune(op, now)
-            case Watch(worker_id):
-                return self._watch(worker_id, now)
-            case Fetch(task_ids):
-                found = [id_ for id_ in task_ids if id_ in self._seq_of]
-                return Fetched({id_: _row(self._tasks[self._seq_of[id_]]) for id_ in found})
+            case Rescue():
+                return self._rescue(op.worker_ids, now)
+            case Register():
+                return self._register(op, now)
+            case Retire():
+                return self._retire(op.worker_id, now)
             case Count():
                 return self._count()
             case _:
@@ -162,32 +161,31 @@ class Model:
         """Make *move*, and file the task under its new state."""
         state = advance(task.state, move)
         assert state is not None, f"{task.state} does not allow {move}"
-        if task.state is TaskState.RUNNING:
+        if task.state is RUNNING:
             assert task.worker_id is not None
             del self._held[task.worker_id][task.seq]
-        elif task.state is TaskState.PARKED:
+        elif task.state is PARKED:
             del self._parked[task.seq]
         task.state = state
         self._file(task)
 
     def _file(self, task: _Task) -> None:
-        match task.state:
-            case TaskState.QUEUED:
-                heap = self._queued.setdefault(task.new.queue, [])
-                heappush(heap, (-task.new.priority, task.seq))
-            case TaskState.SCHEDULED:
-                heap = self._scheduled.setdefault(task.new.queue, [])
-                heappush(heap, (task.run_at_ms, task.seq))
-            case TaskState.RUNNING:
-                assert task.worker_id is not None
-                self._held.setdefault(task.worker_id, {})[task.seq] = task
-            case TaskState.PARKED:
-                self._parked[task.seq] = task
-            case TaskState.SUCCESS | TaskState.FAILED | TaskState.CANCELLED:
-                assert task.finished_ms is not None
-                heappush(self._ended, (task.finished_ms, task.seq))
-            case _:
-                assert_never(task.state)
+        state = task.state
+        if state is QUEUED:
+            heap = self._queued.setdefault(task.new.queue, [])
+            heappush(heap, (-task.new.priority, task.seq))
+        elif state is SCHEDULED:
+            heap = self._scheduled.setdefault(task.new.queue, [])
+            heappush(heap, (task.run_at_ms, task.seq))
+        elif state is RUNNING:
+            assert task.worker_id is not None
+            self._held.setdefault(task.worker_id, {})[task.seq] = task
+        elif state is PARKED:
+            self._parked[task.seq] = task
+        else:
+            assert state in FINAL
+            assert task.finished_ms is not None
+            heappush(self._ended, (task.finished_ms, task.seq))
 
     def _end(self, task: _Task, move: Move, now: Moment, reason: str | None = None) -> None:
         task.finished_ms, task.reason = now.wall_ms, reason
@@ -209,7 +207,7 @@ class Model:
                 if stored.new.payload != new.payload:
                     return Conflict(new.id, stored.state)
             elif fresh.setdefault(new.id, new).payload != new.payload:
-                return Conflict(new.id, TaskState.QUEUED)
+                return Conflict(new.id, QUEUED)
         for new in fresh.values():
             run_at_ms = now.wall_ms + new.delay_ms if new.run_at_ms is None else new.run_at_ms
             due = run_at_ms <= now.wall_ms
@@ -217,7 +215,7 @@ class Model:
             task = _Task(
                 seq=self._seq,
                 new=new,
-                state=TaskState.QUEUED if due else TaskState.SCHEDULED,
+                state=QUEUED if due else SCHEDULED,
                 run_at_ms=run_at_ms,
                 enqueued_ms=now.wall_ms,
             )
@@ -231,7 +229,7 @@ class Model:
             return Cancelled(None)
         task = self._tasks[self._seq_of[op.task_id]]
         was = task.state
-        if was is TaskState.RUNNING:
+        if was is RUNNING:
             task.cancel_asked = True
             return Cancelled(was, task.worker_id, task.key)
         if advance(was, Move.CANCEL) is not None:
@@ -242,7 +240,7 @@ class Model:
 
     def _reserve(self, op: Reserve, now: Moment) -> Outcome:
         for queue in op.queues:
-            while (due := self._next(self._scheduled, queue, TaskState.SCHEDULED)) is not None:
+            while (due := self._next(self._scheduled, queue, SCHEDULED)) is not None:
                 if due.run_at_ms > now.wall_ms:
                     break
                 self._move(due, Move.PROMOTE)
@@ -253,11 +251,12 @@ class Model:
             forgotten = [t for t in self._held_by(op.worker_id) if t.seq not in op.known]
             tasks += forgotten[: op.limit]
         tasks += self._reserve_fresh(op, op.limit - len(tasks), now)
-        tasks.sort(key=lambda task: (-task.new.priority, task.seq))
+        if len(tasks) > 1:
+            tasks.sort(key=_turn)
         given = tuple(_reservation(task) for task in tasks)
         if len(given) == op.limit:
             return Reserved(given)
-        firsts = [self._next(self._scheduled, queue, TaskState.SCHEDULED) for queue in op.queues]
+        firsts = [self._next(self._scheduled, queue, SCHEDULED) for queue in op.queues]
         due_at = [task.run_at_ms for task in firsts if task is not None]
         next_due_in = max(0, min(due_at) - now.wall_ms) / 1000 if due_at else None
         return Reserved(given, next_due_in)
@@ -267,11 +266,11 @@ class Model:
         given: list[_Task] = []
         passed_over: list[_Task] = []
         while len(given) < limit:
-            firsts = [self._next(self._queued, queue, TaskState.QUEUED) for queue in op.queues]
+            firsts = [self._next(self._queued, queue, QUEUED) for queue in op.queues]
             ready = [task for task in firsts if task is not None]
             if not ready:
                 break
-            task = min(ready, key=lambda task: (-task.new.priority, task.seq))
+            task = ready[0] if len(ready) == 1 else min(ready, key=_turn)
             if _is_suspect(task) and any(map(_is_suspect, self._held_by(op.worker_id))):
                 heappop(self._queued[task.new.queue])
                 passed_over.append(task)
@@ -289,7 +288,7 @@ class Model:
         self, heaps: dict[str, list[tuple[int, int]]], queue: str, state: TaskState
     ) -> _Task | None:
         """Return the first task of a queue that is still in *state*."""
-        heap = heaps.get(queue, [])
+        heap = heaps.get(queue)
         while heap:
             task = self._tasks.get(heap[0][1])
             if task is not None and task.state is state:
@@ -301,7 +300,7 @@ class Model:
         task = self._tasks.get(op.key.seq)
         if task is None or task.token != op.key.token:
             return Settled(False)
-        if task.state is not TaskState.RUNNING:
+        if task.state is not RUNNING:
             return Settled(True)  # as it was left under this very token
         if task.worker_id != op.worker_id:
             return Settled(False)
@@ -334,6 +333,18 @@ class Model:
         return Settled(True)
 
     # -- workers -------------------------------------------------------------------------
+
+    def _register(self, op: Register, now: Moment) -> Outcome:
+        until = now.lease_ms + _ms(op.lease_for)
+        self._workers[op.worker_id] = _Worker(op.host, op.pid, now.epoch, until)
+        return Registered()
+
+    def _renew(self, op: Renew, now: Moment) -> Outcome:
+        if (worker := self._workers.get(op.worker_id)) is None:
+            return Unregistered()
+        worker.epoch = now.epoch
+        worker.lease_until_ms = now.lease_ms + _ms(op.lease_for)
+        return Renewed()
 
     def _retire(self, worker_id: str, now: Moment) -> Outcome:
         released = 0
@@ -377,15 +388,18 @@ class Model:
         self._held.pop(worker_id, None)
 
     def _watch(self, worker_id: str, now: Moment) -> Outcome:
-        peers = {id_: worker for id_, worker in self._workers.items() if id_ != worker_id}
-        return Watched(
-            peers=tuple(sorted(peers)),
-            expired=any(worker.is_expired(now) for worker in peers.values()),
-            cancelled=tuple(t.key for t in self._held_by(worker_id) if t.cancel_asked),
-        )
+        peers: list[str] = []
+        expired = False
+        for id_, worker in self._workers.items():
+            if id_ != worker_id:
+                peers.append(id_)
+                expired = expired or worker.is_expired(now)
+        cancelled = [task.key for task in self._held_by(worker_id) if task.cancel_asked]
+        return Watched(tuple(sorted(peers)), expired, tuple(cancelled))
 
     def _held_by(self, worker_id: str) -> list[_Task]:
-        return [task for _, task in sorted(self._held.get(worker_id, {}).items())]
+        held = self._held.get(worker_id)
+        return [held[seq] for seq in sorted(held)] if held else []
 
     # -- upkeep and reading --------------------------------------------------------------
 
@@ -411,6 +425,10 @@ class Model:
         for entry in newest:
             heappush(self._ended, entry)
         return Pruned(count)
+
+    def _fetch(self, task_ids: tuple[str, ...]) -> Outcome:
+        found = [id_ for id_ in task_ids if id_ in self._seq_of]
+        return Fetched({id_: _row(self._tasks[self._seq_of[id_]]) for id_ in found})
 
     def _count(self) -> Outcome:
         counts: dict[tuple[str, TaskState], int] = {}
@@ -446,6 +464,11 @@ _RANK: Final = {
 def _is_suspect(task: _Task) -> bool:
     """Say whether a task fails if its worker dies once more."""
     return 0 < task.crashes >= task.new.policy.max_crashes - 1
+
+
+def _turn(task: _Task) -> tuple[int, int]:
+    """By priority, then first come, first served."""
+    return -task.new.priority, task.seq
 
 
 def _reservation(task: _Task) -> Reservation:

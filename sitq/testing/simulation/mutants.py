@@ -301,9 +301,9 @@ _LIST: Final = (
         (
             Edit(
                 _LEASE + "_hold",
-                "self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)",
-                "if self.state is LeaseState.LOOKING:\n"
-                "        self._timers.set(LeaseTimer.RENEW, self._asked_at + lease_for / 3)",
+                "self._timers.set(RENEW, self._asked_at + lease_for / RENEWALS_PER_LEASE)",
+                "if self.state is LOOKING:\n"
+                "        self._timers.set(RENEW, self._asked_at + lease_for / 3)",
             ),
         ),
     ),
@@ -346,7 +346,7 @@ _LIST: Final = (
     Mutant(
         "locks are not tried",
         "That a worker's lock is free tells nobody that it is dead.",
-        (Edit(_LEASE + "receive", "self._dead = dead", "self._dead = ()"),),
+        (Edit(_LEASE + "receive", "self._dead = event.dead", "self._dead = ()"),),
     ),
     Mutant(
         "leases are not watched",
@@ -424,9 +424,9 @@ _LIST: Final = (
         (
             Edit(
                 _COMMIT + "_take_off",
-                "return Commit(self._batch_id, tuple(op for group in groups for op in group.ops))",
+                "return Commit(self._batch_id, ops)",
                 "self.told = {g.ticket for g in groups if type(g.ops[0]) is Enqueue}\n"
-                "    return Commit(self._batch_id, tuple(op for group in groups for op in group.ops))",
+                "    return Commit(self._batch_id, ops)",
             ),
             Edit(
                 _COMMIT + "receive",
@@ -601,7 +601,7 @@ _LIST: Final = (
     Mutant(
         "no next look",
         "A worker that found nothing does not look again.",
-        (Edit(_WORKER + "_reserved", "self._timers.set(WorkerTimer.POLL, now + pause)", "pass"),),
+        (Edit(_WORKER + "_reserved", "self._timers.set(POLL, now + pause)", "pass"),),
     ),
     Mutant(
         "no look for more",
@@ -637,7 +637,7 @@ _LIST: Final = (
         (
             Edit(
                 _WORKER + "receive",
-                "if self.state is WorkerState.NEW:  # else a stop came first, and stands",
+                "if self.state is NEW:  # else a stop came first, and stands",
                 "if True:",
             ),
         ),
@@ -652,7 +652,9 @@ _LIST: Final = (
         "A worker stops while its verdicts are under way.",
         (
             Edit(
-                _WORKER + "_check_done", "and not self._running", "and (not self._running or True)"
+                _WORKER + "_check_done",
+                "if not self._running and",
+                "if (not self._running or True) and",
             ),
         ),
     ),
