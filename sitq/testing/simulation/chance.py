@@ -36,7 +36,8 @@ class Chance:
         return (state >> 11) * _UNIT
 
     def happens(self, probability: float) -> bool:
-        return self.unit() < probability
+        state = self._state = (self._state * _FACTOR + _STEP) & _MASK  # as `unit`: it is asked most
+        return (state >> 11) * _UNIT < probability
 
     def between(self, least: float, most: float) -> float:
         return least + (most - least) * self.unit()

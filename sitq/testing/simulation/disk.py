@@ -25,6 +25,8 @@ TAKES: Final = 0.004
 """Seconds, about, that a transaction takes."""
 READS: Final = frozenset({Watch, Fetch, Count})
 
+_BATCH, _ROW = Kind.BATCH, Kind.ROW
+
 
 class Disk:
     """The store of all processes of a run."""
@@ -39,14 +41,11 @@ class Disk:
         self._world = world
         self._chance = chance
         climate = self._climate = world.climate
-        self._is_good = not (
-            climate.kill_in_program
-            or climate.refused
-            or climate.doubted
-            or climate.poisonous
-            or climate.slow
-            or climate.pause
+        self._may_fail = bool(
+            climate.kill_in_program or climate.refused or climate.doubted or climate.poisonous
         )
+        self._may_be_slow = bool(climate.slow)
+        self._may_stop = bool(climate.pause)
         self._rows: list[tuple[str, Change]] = []
         self._poisoned: set[int] = set()
         self._spoilt: list[Op] = []  # kept, so that no other op gets its id()
@@ -56,6 +55,16 @@ class Disk:
             self._store.begin(self._saw)
         else:
             self._store = ModelSimStore(self._saw)
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more; but what could not be stored still cannot."""
+        self.out_until = self.locked_until = self._world.now
+        self._may_fail = bool(self._poisoned)
+        self._may_be_slow = self._may_stop = False
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.end()
 
     def is_sound(self) -> bool:
         """Say whether the store is whole, as far as it can tell."""
@@ -74,14 +83,15 @@ class Disk:
         It is called in the event loop; or at once, by a *thread* that does nothing but wait.
         """
         world = self._world
-        takes = self._chance.about(TAKES) + self._delay(process)
-        transact = partial(self._transact, process, ops, reply, world.now, thread)
-        world.on_thread(process, world.now + takes, transact)
+        now, takes = world.now, self._chance.about(TAKES)
+        if self._may_be_slow:
+            takes += self._delay(process)
+        transact = partial(self._transact, process, ops, reply, now, thread)
+        world.on_thread(process, now + takes, transact)
 
     def _delay(self, process: Process) -> float:
         """Return for how long a slow disk keeps one waiting, before a transaction or behind it."""
-        slow = self._climate.slow
-        if slow and self._world.strikes(slow * 0.5, self._chance):
+        if self._world.strikes(self._climate.slow * 0.5, self._chance):
             takes = self._chance.about(1.0)
             self._world.note(Kind.FAULT, process.name, value=f"waits for the disk, {takes:.3f} s")
             return takes
@@ -96,7 +106,7 @@ class Disk:
         thread: bool,
     ) -> None:
         world = self._world
-        writes = any(type(op) not in READS for op in ops)
+        writes = not READS.issuperset(map(type, ops))
         answer: tuple[Outcome, ...] | Blame | None = None
         if writes and self.locked_until > world.now:
             if world.now < began + BUSY_TIMEOUT:
@@ -107,11 +117,11 @@ class Disk:
             answer = Blame.STORE
         elif self.out_until > world.now or process.cut_off_until > world.now:
             answer = Blame.STORE
-        elif not self._is_good:
+        elif self._may_fail:
             answer = self._fault(process, ops, writes=writes)
         if answer is None:
             answer = self._commit(process, ops)
-            if writes:
+            if writes and self._may_stop:
                 self._stop_within(process)
         self._answer(process, ops, answer, reply, thread)
 
@@ -124,27 +134,24 @@ class Disk:
         thread: bool,
     ) -> None:
         world = self._world
-        delay = self._delay(process)
+        delay = self._delay(process) if self._may_be_slow else 0.0
         if thread:
             if delay or process.frozen_until > world.now:
                 world.on_thread(process, world.now + delay, partial(reply, answer))
             else:
                 reply(answer)
-            return
-
-        def hear() -> None:
-            if not isinstance(answer, Blame):
-                process.hear(ops, answer)
-            reply(answer)
-
-        world.on_loop(process, world.now + delay + self._chance.about(0.001), hear)
+        else:
+            heard = partial(process.hear, ops, answer, reply)
+            world.on_loop(process, world.now + delay + self._chance.about(0.001), heard)
 
     def _fault(self, process: Process, ops: tuple[Op, ...], *, writes: bool) -> Blame | None:
         """Return what goes wrong with a transaction, if something does. Raises `Died`."""
         world, climate, chance = self._world, self._climate, self._chance
-        if self._spoils(ops):
+        if climate.poisonous and self._spoils(ops):
             return Blame.OP
-        if world.strikes(climate.kill_in_program, chance):
+        if world.healed:
+            return None
+        if climate.kill_in_program and world.strikes(climate.kill_in_program, chance):
             statements = chance.whole(1, 12)
             if statements > 8:
                 self._commit(process, ops)
@@ -153,11 +160,11 @@ class Disk:
                 world.note(Kind.FAULT, process.name, value="is cut short in a transaction")
                 self._begin_only(ops, statements)
             world.die()
-        if world.strikes(climate.refused, chance):
+        if climate.refused and world.strikes(climate.refused, chance):
             world.note(Kind.FAULT, process.name, value="has a transaction refused")
             self._begin_only(ops, chance.whole(1, 6))
             return Blame.STORE
-        if writes and world.strikes(climate.doubted, chance):
+        if writes and climate.doubted and world.strikes(climate.doubted, chance):
             if chance.happens(0.5):
                 self._commit(process, ops)
                 world.note(Kind.FAULT, process.name, value="sees a COMMIT fail that was made")
@@ -168,8 +175,7 @@ class Disk:
 
     def _stop_within(self, process: Process) -> None:
         """Have the process stop within the transaction that follows, with the lock held."""
-        pause = self._climate.pause
-        if pause and self._world.strikes(pause * 0.1, self._chance):
+        if self._world.strikes(self._climate.pause * 0.1, self._chance):
             self._world.pause(process, self._chance.about(3.0))
             self.locked_until = process.frozen_until
 
@@ -194,10 +200,10 @@ class Disk:
         world = self._world
         now = world.moment()
         outcomes = self._store.apply(ops, now)
-        world.note(Kind.BATCH, process.name, value=Batch(ops, outcomes, now))
+        world.note(_BATCH, process.name, "", 0, Batch(ops, outcomes, now))
         if self._rows:
             for task_id, change in self._rows:
-                world.note(Kind.ROW, process.name, task_id, change.token, change)
+                world.note(_ROW, process.name, task_id, change.token, change)
                 if change.new is None or change.new in FINAL:
                     self.open.discard(task_id)
                 else:

@@ -9,8 +9,8 @@ S are safety: they hold at every moment. L are liveness: they hold once nothing 
 more. `docs/explanation/simulation.md` lists them, from `INVARIANTS`.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.testing.simulation.facts import (
@@ -26,6 +26,8 @@ from sitq.testing.simulation.facts import (
 )
 from sitq.testing.simulation.history import Event, History, Kind
 from sitq.testing.simulation.rows import Rows
+
+_ROW: Final = Kind.ROW
 
 __all__ = ["INVARIANTS", "Checker", "Violation"]
 
@@ -91,47 +93,18 @@ class Checker:
         )
         self._rows = Rows(self.facts)
         self._waits: dict[tuple[str, str], list[tuple[float, float | None]]] = {}
-        self._handlers: dict[Kind, Callable[[Event], None]] = {
-            Kind.UP: self._up,
-            Kind.KILLED: self._killed,
-            Kind.PAUSED: self._paused,
-            Kind.BLOCKED: self._blocked,
-            Kind.STOP_ASKED: self._stop_asked,
-            Kind.STOPPED: self._stopped,
-            Kind.ENQUEUE: self._enqueue,
-            Kind.ENQUEUED: self._enqueued,
-            Kind.REFUSED: self._refused,
-            Kind.UNKNOWN: self._unknown,
-            Kind.CONFLICT: self._conflict,
-            Kind.HELD: self._held,
-            Kind.LET_GO: self._let_go,
-            Kind.START: self._start,
-            Kind.INTERRUPT: self._interrupt,
-            Kind.END: self._end,
-            Kind.TOLD: self._told,
-            Kind.CANCELLED: self._cancelled,
-            Kind.WAIT: self._wait,
-            Kind.READ: self._read,
-            Kind.GAVE_UP: self._gave_up,
-            Kind.BATCH: self._rows.batch,
-            Kind.ROW: self._rows.row,
-            Kind.STANDS: self._stands,
-            Kind.SOUND: self._sound,
-            Kind.HEALED: self._healed,
-            Kind.QUIET: self._quiet,
-            Kind.STUCK: self._stuck,
-        }
 
     def check(self, history: History) -> list[Violation]:
         """Return what does not hold; nothing, if all is well."""
-        handlers, facts, rows = self._handlers, self.facts, self._rows
+        judges, facts, rows = self._JUDGES, self.facts, self._rows
         for i, event in enumerate(history):
-            handler = handlers.get(event.kind)
-            if handler is not None:
-                if rows.is_open and event.kind is not Kind.ROW:
+            kind = event.kind
+            judge = judges.get(kind)
+            if judge is not None:
+                if rows.is_open and kind is not _ROW:
                     rows.close()
                 facts.event, facts.at = i, event.at
-                handler(event)
+                judge(self, event)
         return facts.violations
 
     # -- processes -----------------------------------------------------------------------
@@ -440,6 +413,37 @@ class Checker:
     def _stuck(self, event: Event) -> None:
         self.facts.fail("L1", f"not everything came to its end: {'; '.join(event.value)}")
 
+    _JUDGES: ClassVar[Mapping[Kind, Callable[[Any, Event], None]]] = {
+        Kind.UP: _up,
+        Kind.KILLED: _killed,
+        Kind.PAUSED: _paused,
+        Kind.BLOCKED: _blocked,
+        Kind.STOP_ASKED: _stop_asked,
+        Kind.STOPPED: _stopped,
+        Kind.ENQUEUE: _enqueue,
+        Kind.ENQUEUED: _enqueued,
+        Kind.REFUSED: _refused,
+        Kind.UNKNOWN: _unknown,
+        Kind.CONFLICT: _conflict,
+        Kind.HELD: _held,
+        Kind.LET_GO: _let_go,
+        Kind.START: _start,
+        Kind.INTERRUPT: _interrupt,
+        Kind.END: _end,
+        Kind.TOLD: _told,
+        Kind.CANCELLED: _cancelled,
+        Kind.WAIT: _wait,
+        Kind.READ: _read,
+        Kind.GAVE_UP: _gave_up,
+        Kind.STANDS: _stands,
+        Kind.SOUND: _sound,
+        Kind.HEALED: _healed,
+        Kind.QUIET: _quiet,
+        Kind.STUCK: _stuck,
+        Kind.BATCH: lambda self, event: self._rows.batch(event),
+        Kind.ROW: lambda self, event: self._rows.row(event),
+    }
+
 
 def _is_held(task: Task, worker_id: str) -> bool:
-    return task.state is S.RUNNING and task.worker == worker_id
+    return task.worker == worker_id and task.state is S.RUNNING

@@ -4,8 +4,8 @@ Each mark is read off a history, as the invariants are. A set of a thousand runs
 fails: its faults have become too mild to be a proof of anything.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
@@ -14,16 +14,15 @@ from sitq.protocol.ops import (
     Register,
     Renew,
     Rescue,
-    Rescued,
     Reservation,
     Reserve,
-    Reserved,
     Retire,
     Settle,
     Settled,
     Unregistered,
 )
-from sitq.testing.simulation.history import Batch, Change, History, Kind
+from sitq.testing.simulation.facts import PENDING
+from sitq.testing.simulation.history import Batch, Change, Event, History, Kind
 
 MARKS: Final = {
     "late verdict": "A worker's verdict was refused: its task was no longer its own.",
@@ -57,6 +56,8 @@ MARKS: Final = {
     "two lives": "A worker lost its lease, and came back under another name.",
 }
 
+_, QUEUED, RUNNING, PARKED, SUCCESS, FAILED, CANCELLED = S
+
 
 def marks(history: History) -> set[str]:
     """Return the marks that *history* has reached."""
@@ -84,46 +85,47 @@ class _Reader:
         self._suspects: dict[str, str] = {}  # the queues of those that wait, and may cost no more
 
     def read(self, history: History) -> set[str]:
+        readers = self._READERS
         for event in history:
-            match event.kind:
-                case Kind.BATCH:
-                    self._batch(event.who, event.value)
-                case Kind.ROW:
-                    self._row(event.task, event.value)
-                case Kind.START:
-                    self._claimed.pop((event.task, event.token), None)
-                    runs = self._running.setdefault(event.task, set())
-                    if runs - {event.who}:
-                        self.found.add("ran twice at once")
-                    runs.add(event.who)
-                    if event.task in self._parked:
-                        self.found.add("read after all")
-                case Kind.END:
-                    self._running.get(event.task, set()).discard(event.who)
-                    self._ended[event.task, event.token] = event.who
-                case Kind.TOLD:
-                    self._ended.pop((event.task, event.token), None)
-                case Kind.KILLED:
-                    self._killed(event.who)
-                case Kind.ENQUEUED:
-                    self._mark("asked twice", any(id_ in self._enqueued for id_ in event.value))
-                    self._enqueued.update(event.value)
-                case Kind.REFUSED:
-                    self.found.add("refused")
-                case Kind.UNKNOWN:
-                    there = any(id_ in self._inserted for id_ in event.value)
-                    self.found.add("unknown, and stored" if there else "unknown, and not stored")
-                case Kind.CANCELLED:
-                    self._mark("cancelled too late", event.value in {S.SUCCESS, S.FAILED})
-                case _:
-                    pass
+            reader = readers.get(event.kind)
+            if reader is not None:
+                reader(self, event)
         return self.found
+
+    def _started(self, event: Event) -> None:
+        self._claimed.pop((event.task, event.token), None)
+        runs = self._running.setdefault(event.task, set())
+        self._mark("ran twice at once", runs - {event.who})
+        runs.add(event.who)
+        self._mark("read after all", event.task in self._parked)
+
+    def _over(self, event: Event) -> None:
+        self._running.get(event.task, set()).discard(event.who)
+        self._ended[event.task, event.token] = event.who
+
+    def _told(self, event: Event) -> None:
+        self._ended.pop((event.task, event.token), None)
+
+    def _was_enqueued(self, event: Event) -> None:
+        self._mark("asked twice", not self._enqueued.isdisjoint(event.value))
+        self._enqueued.update(event.value)
+
+    def _refused(self, event: Event) -> None:  # noqa: ARG002
+        self.found.add("refused")
+
+    def _in_doubt(self, event: Event) -> None:
+        there = not self._inserted.isdisjoint(event.value)
+        self.found.add("unknown, and stored" if there else "unknown, and not stored")
+
+    def _was_cancelled(self, event: Event) -> None:
+        self._mark("cancelled too late", event.value in (SUCCESS, FAILED))
 
     def _mark(self, name: str, reached: object) -> None:
         if reached:
             self.found.add(name)
 
-    def _killed(self, who: str) -> None:
+    def _killed(self, event: Event) -> None:
+        who = event.who
         self._dead.add(who)
         self._mark("killed between end and verdict", who in self._ended.values())
         self._mark("killed between reserve and start", who in self._claimed.values())
@@ -132,47 +134,54 @@ class _Reader:
         for runs in self._running.values():
             runs.discard(who)
 
-    def _batch(self, who: str, batch: Batch) -> None:
+    def _batch(self, event: Event) -> None:
+        who, batch = event.who, event.value
         settled = 0
         for op, outcome in zip(batch.ops, batch.outcomes, strict=True):
-            match op, outcome:
-                case Settle(), Settled(applied):
-                    settled += applied
-                    self._mark("late verdict", not applied)
-                    self._mark("late completion", not applied and isinstance(op.verdict, Completed))
-                    self._mark("verdict asked twice", applied and op.key in self._stored)
-                    if applied:
-                        self._stored.add(op.key)
-                case Reserve(), Unregistered():
-                    self.found.add("reserve refused")
-                case Reserve(), Reserved(tasks):
-                    keys = [(task.key.seq, task.key.token) for task in tasks]
-                    self._mark("tasks found again", any(key in self._given for key in keys))
-                    self._given.update(keys)
-                    self._mark("told apart", len(tasks) < op.limit and self._wait(op, tasks))
-                case Enqueue(), _:
-                    self._most.update({new.id: new.policy.max_crashes for new in op.tasks})
-                case Renew(), Unregistered():
+            kind = type(op)
+            if kind is Renew:
+                if type(outcome) is Unregistered:
                     self.found.add("renewal refused")
-                case Register(), _:
-                    self._mark("two lives", who in self._owner.values())
-                    self._owner[op.worker_id] = who
+                else:
                     self._leased(op.worker_id, op.lease_for, batch)
-                case Renew(), _:
-                    self._leased(op.worker_id, op.lease_for, batch)
-                case Rescue(), Rescued(workers, tasks) if tasks:
-                    self._rescued(workers, batch)
-                case Retire(), _:
-                    holders = self._holders.values()
-                    self._mark("retired with tasks", op.worker_id in holders)
-                case _:
-                    pass
+            elif kind is Reserve:
+                if type(outcome) is Unregistered:
+                    self.found.add("reserve refused")
+                else:
+                    self._reserved(op, outcome.tasks)
+            elif kind is Settle:
+                settled += outcome.applied
+                self._settled(op, outcome)
+            elif kind is Register:
+                self._mark("two lives", who in self._owner.values())
+                self._owner[op.worker_id] = who
+                self._leased(op.worker_id, op.lease_for, batch)
+            elif kind is Rescue:
+                if outcome.tasks:
+                    self._rescued(outcome.workers, batch)
+            elif kind is Retire:
+                self._mark("retired with tasks", op.worker_id in self._holders.values())
+            elif kind is Enqueue:
+                self._most.update({new.id: new.policy.max_crashes for new in op.tasks})
         self._mark("many at once", settled > 1)
 
-    def _wait(self, op: Reserve, given: tuple[Reservation, ...]) -> bool:
-        """Whether a suspect waits that this reserve has passed over."""
-        ids = {task.id for task in given}
-        return any(q in op.queues and id_ not in ids for id_, q in self._suspects.items())
+    def _reserved(self, op: Reserve, tasks: tuple[Reservation, ...]) -> None:
+        if tasks:
+            keys = {task.key for task in tasks}
+            self._mark("tasks found again", not self._given.isdisjoint(keys))
+            self._given |= keys
+        if self._suspects and len(tasks) < op.limit:
+            ids = {task.id for task in tasks}
+            passed_over = (q in op.queues and id_ not in ids for id_, q in self._suspects.items())
+            self._mark("told apart", any(passed_over))
+
+    def _settled(self, op: Settle, outcome: Settled) -> None:
+        if outcome.applied:
+            self._mark("verdict asked twice", op.key in self._stored)
+            self._stored.add(op.key)
+        else:
+            self.found.add("late verdict")
+            self._mark("late completion", isinstance(op.verdict, Completed))
 
     def _leased(self, worker_id: str, lease_for: float, batch: Batch) -> None:
         self._leases[worker_id] = batch.now.lease_ms + round(lease_for * 1000), batch.now.epoch
@@ -184,34 +193,50 @@ class _Reader:
             self.found.add("rescued by its lease" if expired else "rescued by its lock")
             self._mark("zombie", self._owner.get(worker_id) not in self._dead)
 
-    def _row(self, task_id: str, change: Change) -> None:
+    def _row(self, event: Event) -> None:
+        task_id = event.task
+        change: Change = event.value
         if change.old is None:
             self._inserted.add(task_id)
         elif change.new is None:
             self.found.add("forgotten")
         self._suspects.pop(task_id, None)
-        if change.new is S.QUEUED and 0 < change.crashes >= self._most.get(task_id, 3) - 1:
+        if change.new is QUEUED and 0 < change.crashes >= self._most.get(task_id, 3) - 1:
             self._suspects[task_id] = change.queue
-        match change.old, change.new:
-            case (S.QUEUED, S.RUNNING):
-                owner = self._owner.get(change.worker or "", "")
-                self._claimed[task_id, change.token] = owner
-                self._holders[task_id] = change.worker or ""
-                return
-            case (S.RUNNING, S.FAILED):
-                self._mark("given up", change.token > change.old_token)
-                self._mark("last attempt", change.attempt > 1)
-            case (S.RUNNING, S.QUEUED):
-                self._mark("handed back", change.token == change.old_token)
-            case (S.RUNNING, S.CANCELLED):
-                self.found.add("cancelled while running")
-            case (S.SCHEDULED | S.QUEUED | S.PARKED, S.CANCELLED):
-                self.found.add("cancelled while waiting")
-            case (_, S.PARKED):
-                self.found.add("parked")
-                self._parked.add(task_id)
-            case (S.RUNNING, _):
-                pass
-            case _:
-                return
-        self._holders.pop(task_id, None)
+        old, new = change.old, change.new
+        if old is QUEUED and new is RUNNING:
+            owner = self._owner.get(change.worker or "", "")
+            self._claimed[task_id, change.token] = owner
+            self._holders[task_id] = change.worker or ""
+        elif old is RUNNING:
+            self._holders.pop(task_id, None)
+            self._left(task_id, change)
+        elif new is CANCELLED and old in PENDING:
+            self.found.add("cancelled while waiting")
+
+    def _left(self, task_id: str, change: Change) -> None:
+        """What became of a task that was running."""
+        if change.new is FAILED:
+            self._mark("given up", change.token > change.old_token)
+            self._mark("last attempt", change.attempt > 1)
+        elif change.new is QUEUED:
+            self._mark("handed back", change.token == change.old_token)
+        elif change.new is CANCELLED:
+            self.found.add("cancelled while running")
+        elif change.new is PARKED:
+            self.found.add("parked")
+            self._parked.add(task_id)
+
+    # What else happens says nothing here.
+    _READERS: ClassVar[Mapping[Kind, Callable[[Any, Event], None]]] = {
+        Kind.BATCH: _batch,
+        Kind.ROW: _row,
+        Kind.START: _started,
+        Kind.END: _over,
+        Kind.TOLD: _told,
+        Kind.KILLED: _killed,
+        Kind.ENQUEUED: _was_enqueued,
+        Kind.REFUSED: _refused,
+        Kind.UNKNOWN: _in_doubt,
+        Kind.CANCELLED: _was_cancelled,
+    }

@@ -25,7 +25,6 @@ from sitq.protocol.ops import (
     Outcome,
     Reservation,
     Settle,
-    Settled,
     TaskKey,
 )
 from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable
@@ -43,6 +42,9 @@ NODES: Final = "abc"
 UNREADABLE: Final = "unreadable"
 UNWIND: Final = 0.05
 """Seconds, about, until a task that is interrupted has come to its end."""
+
+_HELD, _START, _END, _TOLD = Kind.HELD, Kind.START, Kind.END, Kind.TOLD
+_TURN_ENDED, _WOKEN, _TICK = w.TurnEnded(), w.Woken(), l.Tick()
 
 
 class Execution:
@@ -70,6 +72,10 @@ class Process:
         self.plan = plan
         self.chance = chance
         self.alive = True
+        climate = world.climate
+        self._is_mortal = bool(climate.kill)
+        self._mishears = bool(climate.lost_hint)
+        self._is_late = bool(climate.late_news)
         self.frozen_until = 0.0
         self.held_up: list[tuple[int, Callable[[], None]]] = []  # until then
         self.blocked_until = 0.0
@@ -131,12 +137,20 @@ class Process:
     def lease_time(self) -> float:
         return self.world.now
 
+    def close(self) -> None:
+        """Let go of whoever waits for an answer: there is none any more."""
+        self._replies.clear()
+        self._waiting.clear()
+        self.held_up.clear()
+
     # -- the event loop ------------------------------------------------------------------
 
     def post(self, event: w.WorkerEvent) -> None:
         """Have the machine told of *event* in the next turn."""
         self._inbox.append(event)
-        self._want_turn(self.world.now)
+        now = self.world.now
+        if self._turn_at is None or now < self._turn_at:
+            self._want_turn(now)
 
     def _want_turn(self, at: float) -> None:
         if self._turn_at is None or at < self._turn_at:
@@ -144,7 +158,8 @@ class Process:
             self.world.on_loop(self, at, self._turn)
 
     def _turn(self) -> None:
-        if self._turn_at is None or self._turn_at > self.world.now:
+        time = self.world.now
+        if self._turn_at is None or self._turn_at > time:
             return  # another turn has done it
         self._turn_at = None
         if self.stopped:
@@ -153,18 +168,18 @@ class Process:
         hold = self._latest_hold
         if hold is not None and hold is not self._told_hold:
             self._told_hold = hold
-            events.insert(0, w.LeaseHeld(hold.worker_id, hold.until - self.lease_time()))
-        now, receive = self.loop_time(), self.worker.receive
+            events.insert(0, w.LeaseHeld(hold.worker_id, hold.until - time))
+        events.append(_TURN_ENDED)
+        now, receive = time - self.slept, self.worker.receive
         for event in events:
             for effect in receive(event, now):
                 self._do(effect)
-        for effect in receive(w.TurnEnded(), now):
-            self._do(effect)
-        self._end_turn()
+        if self._groups:
+            self._end_turn()
         deadline = self.worker.next_deadline()
         if deadline is not None:
             assert deadline > now, "a deadline was left behind"
-            self._want_turn(max(deadline + self.slept, self.world.now + TICK))
+            self._want_turn(max(deadline + self.slept, time + TICK))
 
     def _end_turn(self) -> None:
         if self._groups:
@@ -173,10 +188,10 @@ class Process:
 
     def _do(self, effect: w.WorkerEffect) -> None:
         match effect:
-            case w.Store(ticket, ops):
-                self.submit(ops, lambda answer: self._stored(ticket, ops, answer))
-            case w.Execute(task):
-                self._execute(task)
+            case w.Store():
+                self.submit(effect.ops, partial(self._stored, effect))
+            case w.Execute():
+                self._execute(effect.task)
             case w.Interrupt(key):
                 self._interrupt(key)
             case w.Disown(worker_id):
@@ -188,17 +203,17 @@ class Process:
                 self._lease_mail(l.LeaveRequested())
             case _:
                 assert_never(effect)
-        self.world.may_die(self)
+        if self._is_mortal:
+            self.world.may_die(self)
 
-    def _stored(self, ticket: int, ops: tuple[Op, ...], answer: Any) -> None:
+    def _stored(self, asked: w.Store, answer: Any) -> None:
         if isinstance(answer, SimError):
-            self.post(w.StoreFailed(ticket, answer))
+            self.post(w.StoreFailed(asked.ticket, answer))
             return
-        for op, outcome in zip(ops, answer, strict=True):
-            if isinstance(op, Settle):
-                assert isinstance(outcome, Settled)
-                self.world.note(Kind.TOLD, self.name, op.task_id, op.key.token, outcome.applied)
-        self.post(w.Stored(ticket, answer))
+        for op, outcome in zip(asked.ops, answer, strict=True):
+            if type(op) is Settle:
+                self.world.note(_TOLD, self.name, op.task_id, op.key.token, outcome.applied)
+        self.post(w.Stored(asked.ticket, answer))
 
     # -- group commit --------------------------------------------------------------------
 
@@ -211,10 +226,11 @@ class Process:
     def _commit(self, event: c.CommitEvent) -> None:
         for effect in self.writer.receive(event, self.loop_time()):
             match effect:
-                case c.Commit(batch_id, ops):
-                    self.world.disk.apply(self, ops, partial(self._landed, batch_id))
-                case c.Resolve(ticket, outcomes):
-                    self._replies.pop(ticket)(outcomes)
+                case c.Commit():
+                    landed = partial(self._landed, effect.batch_id)
+                    self.world.disk.apply(self, effect.ops, landed)
+                case c.Resolve():
+                    self._replies.pop(effect.ticket)(effect.outcomes)
                 case c.Reject(ticket):
                     self._replies.pop(ticket)(SimError("refused"))
                 case c.Doubt(ticket):
@@ -223,28 +239,41 @@ class Process:
                     raise AssertionError("nobody closes it")
                 case _:
                     assert_never(effect)
-            self.world.may_die(self)
+            if self._is_mortal:
+                self.world.may_die(self)
 
     def _landed(self, batch_id: int, answer: "tuple[Outcome, ...] | Blame") -> None:
-        self._end_turn()  # what was asked while this one was under way
+        if self._groups:
+            self._end_turn()  # what was asked while this one was under way
         if isinstance(answer, Blame):
             self._commit(c.CommitFailed(batch_id, SimError(), answer))
         else:
             self._commit(c.Committed(batch_id, answer))
-        self._end_turn()
+        if self._groups:
+            self._end_turn()
 
-    def hear(self, ops: tuple[Op, ...], outcomes: tuple[Outcome, ...]) -> None:
-        """Pass on what was just committed here to those whom it concerns."""
+    def hear(
+        self,
+        ops: tuple[Op, ...],
+        answer: "tuple[Outcome, ...] | Blame",
+        reply: Callable[[Any], None],
+    ) -> None:
+        """Hear what became of *ops*; pass it on to those whom it concerns."""
+        if not isinstance(answer, Blame):
+            self._pass_on(ops, answer)
+        reply(answer)
+
+    def _pass_on(self, ops: tuple[Op, ...], outcomes: tuple[Outcome, ...]) -> None:
         for op, outcome in zip(ops, outcomes, strict=True):
-            if self.world.hint_is_lost(self):
+            if self._mishears and self.world.hint_is_lost(self):
                 continue
-            if isinstance(op, Enqueue):
-                self.post(w.Woken())
-            elif isinstance(op, Settle):
+            if type(op) is Enqueue:
+                self.post(_WOKEN)
+            elif type(op) is Settle:
                 for waiting in self._waiting.get(op.task_id, ()):
                     waiting.hint()
-            elif isinstance(op, Cancel):
-                assert isinstance(outcome, Cancelled)
+            elif type(op) is Cancel:
+                assert type(outcome) is Cancelled
                 if outcome.key is not None and outcome.holder == self._worker_id:
                     self.post(w.StopAsked((outcome.key,)))
 
@@ -258,7 +287,7 @@ class Process:
         if stamp not in self.plan.reads:  # nothing is run
             world.on_loop(self, world.now, lambda: self._end(execution, UNREADABLE))
             return
-        world.note(Kind.START, self.name, task.id, task.key.token, (worker_id, task.payload))
+        world.note(_START, self.name, task.id, task.key.token, (worker_id, task.payload))
         takes = plan.takes * self.chance.between(0.5, 1.5)
         if world.kills_process(plan):
             world.at(self, world.now + takes, lambda: world.kill(self))
@@ -310,7 +339,7 @@ class Process:
         if execution.lingers:
             execution.lingers = False
             self.lingering -= 1
-            world.note(Kind.END, self.name, task.id, task.key.token, "lingered")
+            world.note(_END, self.name, task.id, task.key.token, "lingered")
             self.post(w.ThreadReturned())
             return
         if self.executions.get(execution.key) is not execution:
@@ -327,7 +356,7 @@ class Process:
             ending = Raised(Failure("boom", "ValueError"))
         else:
             ending = Returned(f"{task.id}/{task.key.token}".encode())
-        world.note(Kind.END, self.name, task.id, task.key.token, type(ending).__name__.lower())
+        world.note(_END, self.name, task.id, task.key.token, type(ending).__name__.lower())
         self._report(execution, ending, lingers=False)
 
     def _report(self, execution: Execution, ending: Ending, *, lingers: bool) -> None:
@@ -348,19 +377,19 @@ class Process:
         if self._lease_tick_at is not None and self._lease_tick_at <= self.world.now:
             self._lease_tick_at = None
             if not self._lease_busy:
-                self._lease_receive(l.Tick())
+                self._lease_receive(_TICK)
 
     def _lease_receive(self, event: l.LeaseEvent) -> None:
-        events = deque([event])
-        while events:
-            for effect in self.lease.receive(events.popleft(), self.lease_time()):
+        now, receive, events = self.world.now, self.lease.receive, [event]
+        for told in events:
+            for effect in receive(told, now):
                 answer = self._lease_do(effect)
                 if answer is not None:
-                    events.append(answer)
+                    events.append(answer)  # it is told behind the others
         if not self._lease_busy:
             deadline = self.lease.next_deadline()
             if deadline is not None:
-                assert deadline > self.lease_time(), "a deadline was left behind"
+                assert deadline > now, "a deadline was left behind"
                 at = deadline
                 if self._lease_tick_at is None or at < self._lease_tick_at:
                     self._lease_tick_at = at
@@ -369,22 +398,21 @@ class Process:
     def _lease_do(self, effect: l.LeaseEffect) -> l.LeaseEvent | None:
         world = self.world
         match effect:
+            case l.Apply():
+                self._lease_busy = True
+                world.disk.apply(self, effect.ops, self._lease_answered, thread=True)
+            case l.Hold() | l.LetGo() | l.AskToStop() | l.Wake():
+                if type(effect) is l.Hold:
+                    self._latest_hold = effect
+                at = world.now + world.news_takes(self) if self._is_late else world.now
+                world.on_loop(self, at, partial(self._lease_news, effect))
+            case l.Probe():
+                return l.Probed(world.free_locks(effect.worker_ids))
             case l.Enter():
                 self.lives += 1
                 worker_id = f"{self.name}.{self.lives}"
                 self.locks.add(worker_id)
                 return l.Entered(worker_id)
-            case l.Apply(ops):
-                self._lease_busy = True
-                world.disk.apply(self, ops, self._lease_answered, thread=True)
-            case l.Probe(worker_ids):
-                return l.Probed(world.free_locks(worker_ids))
-            case l.Hold() | l.LetGo() | l.AskToStop() | l.Wake():
-                if isinstance(effect, l.Hold):
-                    self._latest_hold = effect
-                world.on_loop(
-                    self, world.now + world.news_takes(self), lambda: self._lease_news(effect)
-                )
             case l.Complain():
                 pass
             case l.Leave(worker_id):
@@ -403,13 +431,14 @@ class Process:
             self._lease_receive(l.ApplyFailed(SimError()))
         else:
             self._lease_receive(l.Applied(answer))
-        self._lease_read_mail()
+        if self._mail:
+            self._lease_read_mail()
 
     def _lease_news(self, news: l.Hold | l.LetGo | l.AskToStop | l.Wake) -> None:
         match news:
-            case l.Hold(worker_id):
-                self._worker_id = worker_id
-                self.world.note(Kind.HELD, self.name, value=worker_id)
+            case l.Hold():
+                self._worker_id = news.worker_id
+                self.world.note(_HELD, self.name, value=news.worker_id)
                 self._turn_at = self.world.now
                 self._turn()
             case l.LetGo(worker_id):
@@ -418,7 +447,7 @@ class Process:
             case l.AskToStop(keys):
                 self.post(w.StopAsked(keys))
             case l.Wake():
-                self.post(w.Woken())
+                self.post(_WOKEN)
             case _:
                 assert_never(news)
 

@@ -44,7 +44,10 @@ BY_VERDICT: Final[dict[type, frozenset[S]]] = {
     Released: frozenset({S.QUEUED, S.CANCELLED}),
     Parked: frozenset({S.PARKED, S.CANCELLED}),
 }
+_TELLING: Final = frozenset({Settle, Register, Renew, Cancel, Enqueue})
+"""The ops that tell more than their rows do."""
 CHARGED: Final = frozenset({Completed, Failed, Aborted, RetryIn})
+SCHEDULED, QUEUED, RUNNING, PARKED, SUCCESS, FAILED, CANCELLED = S
 
 
 class Rows:
@@ -55,20 +58,19 @@ class Rows:
         self._keys: set[tuple[int, int]] = set()
         self._queued: dict[str, dict[str, Task]] = {}  # by queue, those that wait
         self._batch: Batch | None = None
+        self.is_open = False
+        """Whether the batch is to be judged once all of its rows were seen."""
         self._claimed: list[tuple[str, Change]] = []
         self._stored: list[str] = []  # ids that the batch is said to have stored
         self._settles: dict[int, list[tuple[Settle, bool]]] = {}
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the batch is to be judged once all of its rows were seen."""
-        return bool(self._claimed or self._stored)
 
     def batch(self, event: Event) -> None:
         self.facts.saw_store = True
         batch = self._batch = event.value
         self._settles = {}
         for op, outcome in zip(batch.ops, batch.outcomes, strict=True):
+            if type(op) not in _TELLING:
+                continue
             match op:
                 case Settle():
                     assert isinstance(outcome, Settled)
@@ -83,7 +85,7 @@ class Rows:
                     until = batch.now.lease_ms + round(op.lease_for * 1000)
                     self.facts.leases[op.worker_id] = until, batch.now.epoch, op.lease_for
                 case Cancel() if isinstance(outcome, Cancelled):
-                    if outcome.was is S.RUNNING:
+                    if outcome.was is RUNNING:
                         self.facts.task(op.task_id).stop_at = event.at
                 case Enqueue() if not isinstance(outcome, Conflict):
                     for new in op.tasks:
@@ -91,11 +93,13 @@ class Rows:
                         if task.new is None:
                             task.new = new
                         self._stored.append(new.id)
+                        self.is_open = True
                 case _:
                     pass
 
     def close(self) -> None:
         """What can be judged only once the whole batch was seen."""
+        self.is_open = False
         stored, self._stored = self._stored, []
         for task_id in stored:
             if not self.facts.task(task_id).inserted:
@@ -132,23 +136,20 @@ class Rows:
             )
         elif (change.old, change.new) not in LEGAL or change.old is not task.state:
             self.facts.fail("S18", f"{event.task} went from {task.state} to {change.new}")
-        if change.old is S.QUEUED:
+        if change.old is QUEUED:
             self._queued.get(change.queue, {}).pop(event.task, None)
-        match change.old:
-            case S.RUNNING:
-                self._left(event, task, change)
-            case S.QUEUED if change.new is S.RUNNING:
-                self._claim(event, task, change)
-            case S.SCHEDULED if change.new is S.QUEUED:
-                self._promoted(event, change)
-            case _:
-                pass
+        if change.old is RUNNING:
+            self._left(event, task, change)
+        elif change.old is QUEUED and change.new is RUNNING:
+            self._claim(event, task, change)
+        elif change.old is SCHEDULED and change.new is QUEUED:
+            self._promoted(event, change)
         task.state, task.token, task.worker = change.new, change.token, change.worker
         if change.new in FINAL:
             task.ended_at = event.at
-        elif change.new is S.QUEUED:
+        elif change.new is QUEUED:
             task.queued_at = event.at
-            task.was_scheduled = change.old is S.SCHEDULED
+            task.was_scheduled = change.old is SCHEDULED
             self._queued.setdefault(change.queue, {})[event.task] = task
 
     def _inserted(self, event: Event, task: Task, change: Change) -> None:
@@ -164,11 +165,11 @@ class Rows:
         task.inserted += 1
         task.state, task.seq, task.token = change.new, change.seq, change.token
         task.queued_at, task.ended_at = event.at, None
-        task.was_scheduled = change.new is S.SCHEDULED
-        if change.new is S.QUEUED:
+        task.was_scheduled = change.new is SCHEDULED
+        if change.new is QUEUED:
             self._queued.setdefault(change.queue, {})[event.task] = task
             self._promoted(event, change)
-        elif change.new is not S.SCHEDULED:
+        elif change.new is not SCHEDULED:
             self.facts.fail("S18", f"{event.task} came into being as {change.new}")
 
     def _deleted(self, event: Event, task: Task, change: Change) -> None:
@@ -214,6 +215,7 @@ class Rows:
         if change.worker not in self.facts.leases:
             self.facts.fail("S6", f"{event.task} was given to {change.worker}, who has no lease")
         self._claimed.append((event.task, change))
+        self.is_open = True
         if task.is_suspect():
             self._judge_company(event, task, change)
         else:
@@ -221,7 +223,7 @@ class Rows:
 
     def _judge_company(self, event: Event, task: Task, change: Change) -> None:
         for other_id, other in self.facts.tasks.items():
-            held = other.state is S.RUNNING and other.worker == change.worker
+            held = other.state is RUNNING and other.worker == change.worker
             if held and other is not task and other.is_suspect():
                 self.facts.fail(
                     "S27",
@@ -260,7 +262,7 @@ class Rows:
                 f" {self._settles[change.seq][0][0].key}",
             )
             return
-        if change.new not in {S.QUEUED, S.FAILED, S.CANCELLED}:
+        if change.new not in {QUEUED, FAILED, CANCELLED}:
             self.facts.fail("S9", f"{event.task} became {change.new}, and nobody had settled it")
             return
         if change.token <= change.old_token:
@@ -269,7 +271,7 @@ class Rows:
             if isinstance(op, Retire) and op.worker_id == holder:
                 if event.who != self.facts.owner.get(holder):
                     self.facts.fail("S10", f"{event.who} retired {holder}, which is not its own")
-                if change.new is S.FAILED:
+                if change.new is FAILED:
                     self.facts.fail("S7", f"{event.task} failed because its worker has stopped")
                 if task.stop_at is not None:
                     self._came_back(event, change)
@@ -293,7 +295,7 @@ class Rows:
                 f" another {(until - now.lease_ms) / 1000:.3f} s",
             )
         self._judge_rescue(event, owner, lease_for)
-        if change.new is S.CANCELLED:
+        if change.new is CANCELLED:
             return
         task.crashes += 1
         most = task.new.policy.max_crashes if task.new is not None else 3
@@ -301,7 +303,7 @@ class Rows:
             self.facts.fail(
                 "L3", f"{event.task} counts {change.crashes} deaths, not {task.crashes}"
             )
-        if (change.new is S.FAILED) != (task.crashes >= most):
+        if (change.new is FAILED) != (task.crashes >= most):
             self.facts.fail(
                 "L3", f"{event.task} is {change.new} after {task.crashes} of at most {most} deaths"
             )
@@ -334,7 +336,7 @@ class Rows:
             and verdict.failure.reason != "timeout"
         ):
             self.facts.fail("S7", f"{event.task} was interrupted, and is charged for it")
-        if type(verdict) in CHARGED or change.new is S.CANCELLED:
+        if type(verdict) in CHARGED or change.new is CANCELLED:
             task.charged += 1
         if isinstance(verdict, Completed):
             task.result = verdict.value
@@ -343,7 +345,7 @@ class Rows:
         if isinstance(verdict, RetryIn):
             assert self._batch is not None
             due = self._batch.now.wall_ms + round(verdict.delay * 1000)
-            if change.new is S.SCHEDULED and change.run_at_ms != due:
+            if change.new is SCHEDULED and change.run_at_ms != due:
                 self.facts.fail(
                     "S13", f"{event.task} is to be retried at another time than was said"
                 )

@@ -5,6 +5,7 @@ which was the quickest. A set of `ENOUGH` runs that lacks a mark has failed, as 
 has: it was too mild to prove anything.
 """
 
+import gc
 import hashlib
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -146,22 +147,35 @@ def _played(seeds: tuple[int, ...], ask: Ask, sqlite: SqliteSimStore) -> Block:
     reached: Counter[str] = Counter()
     digests: list[str] = []
     began = time.process_time()
-    for seed in seeds:
-        trial = play(seed, sqlite)
-        runs += 1
-        events += trial.events
-        reached.update(marks(trial.history))
-        if ask.digest:
-            digests.append(trial.digest())
-        if trial.failed:
-            failed += 1
-            if len(found) < ask.keep:
-                first = trial.violations[0]
-                found.append(Found(seed, first.invariant, first.text))
-            if ask.stop:
-                break
+    with _uncollected():
+        for seed in seeds:
+            trial = play(seed, sqlite)
+            runs += 1
+            events += trial.events
+            reached.update(marks(trial.history))
+            if ask.digest:
+                digests.append(trial.digest())
+            if trial.failed:
+                failed += 1
+                if len(found) < ask.keep:
+                    first = trial.violations[0]
+                    found.append(Found(seed, first.invariant, first.text))
+                if ask.stop:
+                    break
     seconds = time.process_time() - began
     return Block(runs, events, failed, tuple(found), reached, "".join(digests).encode(), seconds)
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Have nobody look for garbage: a run leaves none that is not freed by itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _played_here(parts: Iterator[tuple[int, ...]], ask: Ask) -> Generator[Block]:

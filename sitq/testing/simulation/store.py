@@ -11,7 +11,7 @@ from typing import Any, Final
 from sitq.protocol.lifecycle import Move, TaskState
 from sitq.protocol.ops import Count, Fetch, Moment, Op, Outcome, Prune, Register, Renew, Watch
 from sitq.storage.model import Model, _Task
-from sitq.storage.program import Change as ChangeStep, Commit, Done, Program, Query, resume
+from sitq.storage.program import Change as ChangeStep, Commit, Program, Query
 from sitq.storage.sqlite import apply_batch
 from sitq.storage.sqlite_schema import open_database
 from sitq.testing.simulation.history import Change
@@ -19,10 +19,16 @@ from sitq.testing.simulation.history import Change
 Saw = Callable[[str, Change], None]
 
 
+def _nobody(_task_id: str, _change: Change) -> None:
+    """Is told of nothing."""
+
+
 _COLUMNS: Final = (
     "seq", "state", "token", "worker_id", "attempt", "crashes", "run_at_ms", "finished_ms",
     "cancel_asked", "queue", "priority",
 )  # fmt: skip
+
+_STATES: Final = {str(state): state for state in TaskState}
 
 
 class SqliteSimStore:
@@ -35,7 +41,7 @@ class SqliteSimStore:
         self._db = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         self._cursor = self._db.cursor()
         self._run(open_database("the simulator's"), None)
-        self._saw: Saw = lambda *_: None
+        self._saw: Saw = _nobody
         self._db.create_function("sitq_saw", 2 + 2 * len(_COLUMNS), self._changed)
         nothing = ", ".join(["NULL"] * len(_COLUMNS))
         old = ", ".join(f"OLD.{column}" for column in _COLUMNS)
@@ -52,10 +58,14 @@ class SqliteSimStore:
 
     def begin(self, saw: Saw) -> None:
         """Empty it for another run, in which *saw* is told of each change of a row."""
-        self._saw = lambda *_: None
+        self.end()
         self._db.execute("DELETE FROM sitq_tasks")
         self._db.execute("DELETE FROM sitq_workers")
         self._saw = saw
+
+    def end(self) -> None:
+        """Tell nobody of what comes."""
+        self._saw = _nobody
 
     def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
         outcomes: tuple[Outcome, ...] = self._run(apply_batch(ops, now), None)
@@ -70,48 +80,57 @@ class SqliteSimStore:
 
     def _run(self, program: Program[Any], statements: int | None) -> Any:
         db, cursor = self._db, self._cursor
+        execute, executemany, send = cursor.execute, cursor.executemany, program.send
+        rows: Any = None
         try:
-            step = resume(program, None)
-            while type(step) is not Done:
+            while True:
+                step = send(rows)
                 if statements is not None:
                     if statements == 0 or type(step) is Commit:
                         return None
                     statements -= 1
                 if type(step) is Query:
-                    step = resume(program, cursor.execute(step.sql, step.params).fetchall())
+                    sql, params = step
+                    rows = execute(sql, params).fetchall()
                 elif type(step) is ChangeStep:
-                    count = cursor.executemany(step.sql, step.rows).rowcount
-                    step = resume(program, ((count,),))
+                    sql, changes = step
+                    if len(changes) == 1:
+                        rows = ((execute(sql, changes[0]).rowcount,),)
+                    else:
+                        rows = ((executemany(sql, changes).rowcount,),)
                 else:
                     if db.in_transaction:
-                        cursor.execute("COMMIT")
-                    step = resume(program, ())
-            return step.value
+                        execute("COMMIT")
+                    rows = ()
+        except StopIteration as end:
+            return end.value
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
 
     def _changed(self, of: str, id_: str, *values: Any) -> None:
         old, new = values[: len(_COLUMNS)], values[len(_COLUMNS) :]
-        latest = old if of == "old" else new
+        seq, _, token, worker, attempt, crashes, run_at_ms, finished_ms, asked, queue, priority = (
+            old if of == "old" else new
+        )
         self._saw(
             id_,
             Change(
-                seq=latest[0],
-                old=None if of == "new" else TaskState(old[1]),
-                new=None if of == "old" else TaskState(new[1]),
-                old_token=old[2] or 0,
-                token=latest[2],
-                old_worker=old[3],
-                worker=latest[3],
-                old_attempt=old[4] or 0,
-                attempt=latest[4],
-                crashes=latest[5],
-                run_at_ms=latest[6],
-                finished_ms=latest[7],
-                cancel_asked=bool(latest[8]),
-                queue=latest[9],
-                priority=latest[10],
+                seq,
+                None if of == "new" else _STATES[old[1]],
+                None if of == "old" else _STATES[new[1]],
+                old[2] or 0,
+                token,
+                old[3],
+                worker,
+                old[4] or 0,
+                attempt,
+                crashes,
+                run_at_ms,
+                finished_ms,
+                bool(asked),
+                queue,
+                priority,
             ),
         )
 
@@ -124,15 +143,17 @@ class ModelSimStore(Model):
         self._saw = saw
         self._known: dict[int, tuple[TaskState, int, str | None, int, bool]] = {}
 
+    def end(self) -> None:
+        """Tell nobody of what comes."""
+        self._saw = _nobody
+
     def die_within(self, ops: Sequence[Op], now: Moment, statements: int) -> None:
         """Nothing: a batch of the model has no inside."""
 
     def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
         outcomes = super().apply(ops, now)
-        for op in ops:
-            if type(op) not in _LEAVES_TASKS_ALONE:
-                self._look_round()
-                break
+        if not _LEAVES_TASKS_ALONE.issuperset(map(type, ops)):
+            self._look_round()
         return outcomes
 
     def _move(self, task: _Task, move: Move) -> None:
@@ -149,8 +170,11 @@ class ModelSimStore(Model):
         return outcome
 
     def _look_round(self) -> None:
-        for task in self._tasks.values():
-            self._look_at(task)
+        known = self._known
+        for seq, task in self._tasks.items():
+            stands = (task.state, task.token, task.worker_id, task.attempt, task.cancel_asked)
+            if known.get(seq) != stands:
+                self._look_at(task)
 
     def _tell_new(self, task: _Task) -> None:
         token, worker, attempt = task.token, task.worker_id, task.attempt
@@ -169,24 +193,25 @@ class ModelSimStore(Model):
         self, task: _Task, known: tuple[TaskState, int, str | None, int, bool] | None, *, gone: bool
     ) -> None:
         state, token, worker, attempt, _ = known or (None, 0, None, 0, False)
+        new = task.new
         self._saw(
-            task.new.id,
+            new.id,
             Change(
-                seq=task.seq,
-                old=state,
-                new=None if gone else task.state,
-                old_token=token,
-                token=task.token,
-                old_worker=worker,
-                worker=task.worker_id,
-                old_attempt=attempt,
-                attempt=task.attempt,
-                crashes=task.crashes,
-                run_at_ms=task.run_at_ms,
-                finished_ms=task.finished_ms,
-                cancel_asked=task.cancel_asked,
-                queue=task.new.queue,
-                priority=task.new.priority,
+                task.seq,
+                state,
+                None if gone else task.state,
+                token,
+                task.token,
+                worker,
+                task.worker_id,
+                attempt,
+                task.attempt,
+                task.crashes,
+                task.run_at_ms,
+                task.finished_ms,
+                task.cancel_asked,
+                new.queue,
+                new.priority,
             ),
         )
 

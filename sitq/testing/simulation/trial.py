@@ -51,6 +51,8 @@ def play(
     except Exception as error:  # noqa: BLE001  # whatever a bug in a machine may raise
         text = f"{type(error).__name__}: {error}"
         broken.append(Violation("ASSERTION", text, max(0, len(world.history) - 1)))
+    finally:
+        world.close()
     checker = Checker(
         calm=plan.climate == CALM,
         presence=plan.presence,

@@ -35,6 +35,8 @@ EPOCH_S: Final = 1_800_000_000
 
 ANYWHERE, THREAD, LOOP = 0, 1, 2
 
+_new: Final = tuple.__new__  # makes a named tuple in a third of the time
+
 
 class Died(BaseException):
     """The process that runs has just died."""
@@ -72,6 +74,7 @@ class World:
         self._boot = 1
         self._epoch = "boot-1"
         self._booted_at = -UPTIME
+        self._rate = 1 + plan.climate.drift  # of the store's clock
         self._asleep_until = 0.0
         self._dead_locks: set[str] = set()
         self._tasks = {task.id: task for task in plan.tasks}
@@ -111,8 +114,19 @@ class World:
         self._loop(plan.heals_at + PATIENCE)
         return self.history
 
+    def close(self) -> None:
+        """Let go of all parts, which know each other: so no collector has to look for them."""
+        for process in self._processes:
+            if process is not None:
+                process.close()
+        self._heap.clear()
+        self._callers.clear()
+        self._processes.clear()
+        self.disk.close()
+        del self.disk
+
     def _loop(self, until: float) -> None:
-        heap = self._heap
+        heap, disk = self._heap, self.disk
         while heap and not self.over:
             at, _, where, process, function = heappop(heap)
             if at > until or self.events > MOST_EVENTS:
@@ -133,7 +147,7 @@ class World:
             except Died:
                 assert process is not None
                 self.kill(process)
-            if self.healed and not self.disk.open and not self._to_come:
+            if self.healed and not disk.open and not self._to_come:
                 self._wind_up()
         if not self.over:
             self.note(Kind.STUCK, value=self._what_is_left())
@@ -164,6 +178,8 @@ class World:
 
     # -- time ----------------------------------------------------------------------------
 
+    # The next three are one in three forms: nothing is called more often.
+
     def push(
         self, at: float, where: int, process: Process | None, function: Callable[[], None]
     ) -> None:
@@ -179,22 +195,26 @@ class World:
 
     def on_loop(self, process: Process, at: float, function: Callable[[], None]) -> None:
         """Call *function* in the event loop, once nothing blocks it any more."""
-        self.push(at, LOOP, process, function)
+        self._number += 1
+        heappush(self._heap, (at, self._number, LOOP, process, function))
 
     def on_thread(self, process: Process, at: float, function: Callable[[], None]) -> None:
         """Call *function* in another thread of the process."""
-        self.push(at, THREAD, process, function)
+        self._number += 1
+        heappush(self._heap, (at, self._number, THREAD, process, function))
 
     def note(
         self, kind: Kind, who: str = "", task: str = "", token: int = 0, value: Any = None
     ) -> None:
-        self.history.append(Event(self.now, kind, who, task, token, value))
+        self.history.append(_new(Event, (self.now, kind, who, task, token, value)))
 
     def moment(self) -> Moment:
         """Return what the store's clocks say."""
-        since_boot = (self.now - self._booted_at) * (1 + self.climate.drift)
-        wall = EPOCH_S + self._wall_runs() + self._wall_offset
-        return Moment(round(wall * 1000), round(since_boot * 1000), self._epoch)
+        now = self.now
+        since_boot = (now - self._booted_at) * self._rate
+        wall_runs = now if self._wall_stands is None else self._wall_runs()
+        wall = EPOCH_S + wall_runs + self._wall_offset
+        return _new(Moment, (round(wall * 1000), round(since_boot * 1000), self._epoch))
 
     def _wall_runs(self) -> float:
         if self._wall_stands is not None:
@@ -246,7 +266,7 @@ class World:
         climate, chance = self.climate, self._weather_chance
 
         def strikes(rate: float) -> bool:
-            return self.strikes(rate * WEATHER_EVERY, chance)
+            return rate > 0.0 and self.strikes(rate * WEATHER_EVERY, chance)
 
         if strikes(climate.outage):
             self.disk.out_until = self.now + chance.about(2.0)
@@ -309,7 +329,7 @@ class World:
 
     def _heal(self) -> None:
         self.healed = True
-        self.disk.out_until = self.disk.locked_until = self.now
+        self.disk.heal()
         self.note(Kind.HEALED)
         for process in self._processes:
             if process is None:
@@ -359,6 +379,7 @@ class World:
 
     def _gone(self, process: Process, pause: float) -> None:
         process.alive = False
+        process.close()
         self._to_come -= process.to_come  # they have died with it
         node = process.node
         self._processes[node] = None
