@@ -7,6 +7,7 @@ its blame is true; nothing hangs; and once the fault is lifted the same store go
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sitq.adapters.base import BatchError
@@ -16,8 +17,8 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Count
 from tests.disk import vfs
 from tests.disk.crashing import Found
-from tests.disk.files import new_folder
-from tests.disk.judging import Judge, broken, play, store_on
+from tests.disk.files import files_of, new_folder
+from tests.disk.judging import Judge, play, store_on
 from tests.disk.recorder import Recorder
 from tests.disk.scenarios import Scenario
 from tests.disk.vfs import Call
@@ -121,6 +122,7 @@ def _fail(scenario: Scenario, judge: Judge, fault: Fault) -> list[str]:
     image = scenario.prepared()
     recorder = Recorder(image, keep=False, fault=fault)
     problems = []
+    vfs.forget_dice()
     with new_folder(image) as folder, contextlib.closing(store_on(folder)) as store:
         outcome, problem = _outcome(scenario, store, recorder)
         recorder.counts = False
@@ -215,9 +217,6 @@ def _went_on(
     if not close:
         return
     store.close()
-    again = sqlite3.connect(store._settings.path)
-    with contextlib.closing(again):
-        if problem := broken(again):
-            yield f"{problem}, after {outcome}"
-        if judge.index(again) != len(changing):
-            yield f"closed and opened again it has another end, after {outcome}"
+    index, problem = judge(files_of(Path(store._settings.path).parent))
+    if problem is not None or index != len(changing):
+        yield f"closed, it is in state {index}, {problem}, after {outcome}"

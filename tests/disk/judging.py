@@ -30,7 +30,7 @@ def state_of(db: sqlite3.Connection) -> State:
 
 
 def store_on(folder: Path, durability: str = "full") -> SqliteStore:
-    return SqliteStore(SqliteSettings(str(folder / NAME), durability, busy_timeout=0.2))
+    return SqliteStore(SqliteSettings(str(folder / NAME), durability, busy_timeout=0.002))
 
 
 def play(
