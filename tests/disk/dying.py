@@ -55,6 +55,7 @@ class Child:
     def __init__(self, scenario: Scenario, folder: Path, n: int, when: str) -> None:
         self._pipes = (*os.pipe(), *os.pipe())
         go, self._say_go, self._heard, say = self._pipes
+        self._acked = sum(step.changes for step in scenario.steps[: scenario.first])
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -77,7 +78,7 @@ class Child:
         code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         assert code in {0, FINISHED}, f"the child failed with {code}"
         os.write(self._pipes[3], b"end")
-        acked = len(os.read(self._heard, 100)) - len(b"end")
+        acked = self._acked + len(os.read(self._heard, 100)) - len(b"end")
         for pipe in self._pipes:
             os.close(pipe)
         return code == 0, acked
