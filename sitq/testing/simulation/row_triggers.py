@@ -14,6 +14,8 @@ _COLUMNS: Final = (
     "cancel_asked", "queue", "priority",
 )  # fmt: skip
 
+_STATES: Final = {str(state): state for state in TaskState}
+
 
 def watch_rows(db: sqlite3.Connection, saw: Saw) -> None:
     """Have *saw* told of each change that *db* makes to a task's row, by its id.
@@ -37,21 +39,23 @@ def watch_rows(db: sqlite3.Connection, saw: Saw) -> None:
 
 def _changed(of: str, id_: str, *values: Any) -> tuple[str, Change]:
     old, new = values[: len(_COLUMNS)], values[len(_COLUMNS) :]
-    latest = old if of == "old" else new
+    seq, _, token, worker, attempt, crashes, run_at_ms, finished_ms, asked, queue, priority = (
+        old if of == "old" else new
+    )
     return id_, Change(
-        seq=latest[0],
-        old=None if of == "new" else TaskState(old[1]),
-        new=None if of == "old" else TaskState(new[1]),
-        old_token=old[2] or 0,
-        token=latest[2],
-        old_worker=old[3],
-        worker=latest[3],
-        old_attempt=old[4] or 0,
-        attempt=latest[4],
-        crashes=latest[5],
-        run_at_ms=latest[6],
-        finished_ms=latest[7],
-        cancel_asked=bool(latest[8]),
-        queue=latest[9],
-        priority=latest[10],
+        seq,
+        None if of == "new" else _STATES[old[1]],
+        None if of == "old" else _STATES[new[1]],
+        old[2] or 0,
+        token,
+        old[3],
+        worker,
+        old[4] or 0,
+        attempt,
+        crashes,
+        run_at_ms,
+        finished_ms,
+        bool(asked),
+        queue,
+        priority,
     )

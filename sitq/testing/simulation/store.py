@@ -5,7 +5,7 @@ in SQLite, and by the one method in the model through which all moves go.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sitq.protocol.lifecycle import Move, TaskState
@@ -15,20 +15,11 @@ from sitq.storage.program import Change as ChangeStep, Commit, Program, Query
 from sitq.storage.sqlite import apply_batch
 from sitq.storage.sqlite_schema import open_database
 from sitq.testing.simulation.history import Change
-
-Saw = Callable[[str, Change], None]
+from sitq.testing.simulation.row_triggers import Saw, watch_rows
 
 
 def _nobody(_task_id: str, _change: Change) -> None:
     """Is told of nothing."""
-
-
-_COLUMNS: Final = (
-    "seq", "state", "token", "worker_id", "attempt", "crashes", "run_at_ms", "finished_ms",
-    "cancel_asked", "queue", "priority",
-)  # fmt: skip
-
-_STATES: Final = {str(state): state for state in TaskState}
 
 
 class SqliteSimStore:
@@ -42,19 +33,7 @@ class SqliteSimStore:
         self._cursor = self._db.cursor()
         self._run(open_database("the simulator's"), None)
         self._saw: Saw = _nobody
-        self._db.create_function("sitq_saw", 2 + 2 * len(_COLUMNS), self._changed)
-        nothing = ", ".join(["NULL"] * len(_COLUMNS))
-        old = ", ".join(f"OLD.{column}" for column in _COLUMNS)
-        new = ", ".join(f"NEW.{column}" for column in _COLUMNS)
-        for when, of, id_, values in (
-            ("INSERT", "new", "NEW.id", f"{nothing}, {new}"),
-            ("UPDATE", "both", "NEW.id", f"{old}, {new}"),
-            ("DELETE", "old", "OLD.id", f"{old}, {nothing}"),
-        ):
-            self._db.execute(
-                f"CREATE TEMP TRIGGER saw_{of} AFTER {when} ON main.sitq_tasks"
-                f" BEGIN SELECT sitq_saw('{of}', {id_}, {values}); END"
-            )
+        watch_rows(self._db, self._changed)
 
     def begin(self, saw: Saw) -> None:
         """Empty it for another run, in which *saw* is told of each change of a row."""
@@ -73,6 +52,9 @@ class SqliteSimStore:
 
     def die_within(self, ops: Sequence[Op], now: Moment, statements: int) -> None:
         self._run(apply_batch(ops, now), statements)
+
+    def _changed(self, task_id: str, change: Change) -> None:
+        self._saw(task_id, change)
 
     def is_sound(self) -> bool:
         """Say whether SQLite finds the database whole."""
@@ -107,32 +89,6 @@ class SqliteSimStore:
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-
-    def _changed(self, of: str, id_: str, *values: Any) -> None:
-        old, new = values[: len(_COLUMNS)], values[len(_COLUMNS) :]
-        seq, _, token, worker, attempt, crashes, run_at_ms, finished_ms, asked, queue, priority = (
-            old if of == "old" else new
-        )
-        self._saw(
-            id_,
-            Change(
-                seq,
-                None if of == "new" else _STATES[old[1]],
-                None if of == "old" else _STATES[new[1]],
-                old[2] or 0,
-                token,
-                old[3],
-                worker,
-                old[4] or 0,
-                attempt,
-                crashes,
-                run_at_ms,
-                finished_ms,
-                bool(asked),
-                queue,
-                priority,
-            ),
-        )
 
 
 class ModelSimStore(Model):
