@@ -103,6 +103,7 @@ def close_descriptors() -> None:
 
 
 MEDDLERS = (
+    remove_folder,
     change_folder,
     mask_everything,
     close_output,
