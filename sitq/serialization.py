@@ -3,6 +3,8 @@
 The promises:
 - Every payload is stamped with what wrote it. A worker reads only stamps that it knows; what
   it does not know is parked, not guessed at.
+- Every payload has a checksum. No bit that a disk has flipped reaches pickle, where it might be an
+  instruction. (Against people it is of no use: they can make another.)
 - A call that pickle can write by reference alone is written that way: such bytes can be read
   by any Python that can import the same modules. Functions and classes that cannot be
   imported (lambdas, closures, whatever lives in `__main__`) are written by value by
@@ -15,6 +17,7 @@ Unpickling runs code: whoever can write to the store can run code as its workers
 import contextlib
 import pickle
 import sys
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -23,8 +26,9 @@ import cloudpickle
 
 from sitq.exceptions import SerializationError, ValidationError
 
-MAGIC: Final = b"sq\x01"
-"""The format of the envelope: `MAGIC`, the stamp's length in one byte, the stamp, the body."""
+MAGIC: Final = b"sq\x02"
+"""The format of the envelope: `MAGIC`, the stamp's length in one byte, the stamp, the CRC-32 of all
+else in four bytes, the body."""
 PROTOCOL: Final = 5
 BY_REFERENCE: Final = f"pickle-{PROTOCOL}"
 BY_VALUE: Final = f"cloudpickle-{sys.version_info.major}.{sys.version_info.minor}"
@@ -89,7 +93,7 @@ class Call(NamedTuple):
 
 
 class UnreadableError(SerializationError):
-    """The envelope bears a stamp that this serializer does not read."""
+    """The envelope bears a stamp that this serializer does not read, or is damaged."""
 
     def __init__(self, stamp: str, message: str) -> None:
         super().__init__(message)
@@ -100,11 +104,15 @@ def seal(serializer: Serializer, value: Any) -> bytes:
     """Return *value* as bytes in an envelope. Whatever the serializer raises is passed on."""
     stamp, body = serializer.encode(value)
     mark = stamp.encode("ascii")
-    return MAGIC + bytes((len(mark),)) + mark + body
+    head = MAGIC + bytes((len(mark),)) + mark
+    return head + _checksum(head, body) + body
 
 
 def unseal(serializer: Serializer, data: bytes) -> Any:
-    """Return the value in an envelope; raise `UnreadableError` if its stamp is not known."""
+    """Return the value in an envelope.
+
+    Raises `UnreadableError` if its stamp is not known, or its checksum not that of what it holds.
+    """
     if data[:3] != MAGIC or len(data) == 3:
         raise UnreadableError(
             f"format {data[:3].hex() or 'none'}",
@@ -112,14 +120,25 @@ def unseal(serializer: Serializer, data: bytes) -> Any:
             " follows it: it was written by a newer sitq, or is damaged",
         )
     end = 4 + data[3]
-    stamp = data[4:end].decode("ascii", "replace")
+    head, body = data[:end], data[end + 4 :]
+    if data[end : end + 4] != _checksum(head, body):
+        raise UnreadableError(
+            "damaged",
+            f"the payload of {len(data):,} bytes is damaged: its checksum is not that of what it"
+            " holds. Restore it from a backup, or cancel the task",
+        )
+    stamp = head[4:].decode("ascii", "replace")
     if stamp not in serializer.stamps():
         raise UnreadableError(
             stamp,
             f"the payload was written by {stamp!r}, and this worker reads only"
             f" {', '.join(serializer.stamps())}: it waits for a worker that can read it",
         )
-    return serializer.loads(data[end:])
+    return serializer.loads(body)
+
+
+def _checksum(head: bytes, body: bytes) -> bytes:
+    return zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "big")
 
 
 def checked_serializer(serializer: Serializer | None) -> Serializer:

@@ -54,6 +54,8 @@ WATCH_EVERY: Final = 1.0
 UPKEEP_EVERY: Final = 30.0
 PRUNE_LIMIT: Final = 1000
 """Rows in one transaction: some 10 ms, so that pruning never stalls a reserve for long."""
+PRUNE_AGAIN: Final = 0.05
+"""Seconds until the next such transaction, where there is more: at most 20,000 rows in a second."""
 FIRST_PAUSE: Final = 0.5
 """Seconds until a question that storage failed to answer is asked again; doubled each time."""
 LONGEST_PAUSE: Final = 4.0
@@ -349,7 +351,7 @@ class LeaseMachine:
             case Prune():
                 assert type(outcome) is Pruned
                 if outcome.tasks == op.limit:  # there is more: go on, but let others in between
-                    self._timers.pull_in(UPKEEP, now + WATCH_EVERY)
+                    self._timers.pull_in(UPKEEP, now + PRUNE_AGAIN)
             case _:
                 assert type(op) is Retire
                 self._go(effects)

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
 from sitq.protocol.ops import (
-    NO_POLICY,
     Aborted,
     Cancel,
     Cancelled,
@@ -50,11 +49,9 @@ from sitq.protocol.ops import (
     Retire,
     Retired,
     RetryIn,
-    RetryPolicy,
     Settle,
     Settled,
     TaskKey,
-    TaskPolicy,
     TaskRow,
     Unpark,
     Unparked,
@@ -62,6 +59,7 @@ from sitq.protocol.ops import (
     Watch,
     Watched,
 )
+from sitq.storage.policy_column import dump_policy, load_policy
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sqlite_schema import SUSPECT
 
@@ -461,12 +459,19 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
         return Unregistered()
     # By priority, then first come, first served.
-    tasks = tuple(_reservation(row) for row in sorted(rows, key=lambda row: (-row[8], row[0])))
-    if len(tasks) == op.limit:
-        return Reserved(tasks)
-    if look.due_at is None:
-        return Reserved(tasks)
-    return Reserved(tasks, max(0, look.due_at - now.wall_ms) / 1000)
+    rows.sort(key=lambda row: (-row[8], row[0]))
+    tasks: list[Reservation] = []
+    damaged: list[tuple[int, Settle]] = []
+    for row in rows:
+        try:
+            tasks.append(_reservation(row))
+        except ValueError:
+            damaged.append((len(damaged), _park_damaged(row, op.worker_id)))
+    if damaged:
+        yield from _settle(damaged, now)
+    if look.due_at is None or len(rows) == op.limit:
+        return Reserved(tuple(tasks))
+    return Reserved(tuple(tasks), max(0, look.due_at - now.wall_ms) / 1000)
 
 
 def _reserve_fresh(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence[Row]]:
@@ -502,6 +507,16 @@ def _reservation(row: Row) -> Reservation:
     return Reservation(
         TaskKey(seq, token), id_, name, payload, attempt, load_policy(policy, max_crashes)
     )
+
+
+def _park_damaged(row: Row, worker_id: str) -> Settle:
+    """Put aside a task whose options cannot be read; the others of its queue must not wait for it."""
+    seq, token, id_, _, _, _, policy, *_ = row
+    text = (
+        f"the options of this task are damaged (its policy is {policy!r:.100}): restore them from a"
+        " backup, or cancel it and enqueue it again"
+    )
+    return Settle(TaskKey(seq, token), id_, worker_id, Parked("damaged", text))
 
 
 # -- settle ----------------------------------------------------------------------------
@@ -660,35 +675,3 @@ READS: Final[frozenset[type]] = frozenset({Watch, Fetch, Count})
 _BEGIN: Final = Query("BEGIN IMMEDIATE")
 _BEGIN_READING: Final = Query("BEGIN")
 _COMMIT: Final = Commit()
-
-
-# -- the policy column -----------------------------------------------------------------
-
-
-def dump_policy(policy: TaskPolicy) -> str | None:
-    """Return the column's text; None for what most tasks have. `max_crashes` has its own."""
-    if policy.timeout is None and policy.retry == NO_POLICY.retry:
-        return None
-    retry = policy.retry
-    return json.dumps(
-        [
-            policy.timeout,
-            retry.attempts,
-            retry.delay,
-            retry.factor,
-            retry.max_delay,
-            retry.jitter,
-        ]
-    )
-
-
-def load_policy(text: str | None, max_crashes: int) -> TaskPolicy:
-    if text is None:
-        if max_crashes == NO_POLICY.max_crashes:
-            return NO_POLICY
-        return TaskPolicy(max_crashes=max_crashes)
-    timeout, attempts, delay, factor, max_delay, jitter = json.loads(text)
-    retry = RetryPolicy(
-        attempts=attempts, delay=delay, factor=factor, max_delay=max_delay, jitter=jitter
-    )
-    return TaskPolicy(timeout=timeout, retry=retry, max_crashes=max_crashes)

@@ -17,7 +17,7 @@ from tests.hostile import tasks
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_a_payload_with_any_bit_flipped_is_one_task_that_ends_or_is_parked(
+def test_a_payload_with_any_bit_flipped_is_parked_and_nothing_of_it_is_run(
     loop, sqlite_path
 ) -> None:
     done = subprocess.run(
@@ -28,12 +28,9 @@ def test_a_payload_with_any_bit_flipped_is_one_task_that_ends_or_is_parked(
         env=os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
     )
     assert done.returncode == 0, done.stderr
-    bits, success, failed, parked, unclear = map(int, done.stdout.split())
-    print(done.stdout)
+    bits, parked, unclear = map(int, done.stdout.split())
     assert bits > 500
-    assert success + failed + parked == bits
-    assert failed > 0
-    assert parked >= 8 * 4  # all of the mark and of the stamp, at least
+    assert parked == bits
     assert unclear == 0
 
 

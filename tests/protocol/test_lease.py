@@ -5,6 +5,7 @@ import pytest
 from sitq.protocol.lease import (
     CLOCK_MARGIN,
     LEAVE_WITHIN,
+    PRUNE_AGAIN,
     PRUNE_LIMIT,
     Applied,
     Apply,
@@ -318,9 +319,10 @@ def test_pruning_goes_on_soon_while_there_is_more_and_rests_when_there_is_not() 
         Watch("w1"),
     )
     assert effects == [Hold("w1", 30.0 + GOOD_FOR), Wake()]
-    ops, _ = tick(machine, 31.0, Unparked(0), Pruned(1), QUIET)
-    assert ops[1] == Prune(older_than=60.0, limit=PRUNE_LIMIT)
-    ops, _ = tick(machine, 32.0, QUIET)
+    assert machine.next_deadline() == 30.0 + PRUNE_AGAIN
+    ops, _ = tick(machine, 30.0 + PRUNE_AGAIN, Unparked(0), Pruned(1))
+    assert ops == (Unpark(()), Prune(older_than=60.0, limit=PRUNE_LIMIT))
+    ops, _ = tick(machine, 31.0, QUIET)
     assert ops == (Watch("w1"),)
 
 
