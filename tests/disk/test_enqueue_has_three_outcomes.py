@@ -79,7 +79,8 @@ async def on_an_open_file(path: str, recorder: Counting) -> str:
 
 
 async def on_a_new_file(path: str, recorder: Counting) -> str:
-    backend = SQLiteBackend(path, busy_timeout=0.05)  # which connects when it is first used
+    # It connects when it is first used; a connection that has failed may still be closing then.
+    backend = SQLiteBackend(path, busy_timeout=10.0)
     queue = TaskQueue(backend)
     try:
         said, task_id = await enqueue_once(queue, recorder)

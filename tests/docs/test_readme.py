@@ -6,7 +6,10 @@ from pathlib import Path
 TEXT = (Path(__file__).parents[2] / "README.md").read_text()
 
 DEMO = "python3 -m venv .venv && .venv/bin/pip install '.[cli,trio]' && .venv/bin/sitq demo"
-TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/python -m pytest"
+TESTS = (
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'"
+    " && .venv/bin/python -m pytest -n auto --dist loadfile"
+)
 
 
 def test_it_has_the_two_commands_each_on_a_line_of_its_own_in_a_block() -> None:
