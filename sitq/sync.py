@@ -14,6 +14,8 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from sitq.adapters import clocks
 from sitq.adapters.base import BatchError, Store, in_doubt, refused
+from sitq.adapters.doorbell import ring
+from sitq.adapters.virtual import virtual
 from sitq.backends.base import Backend, checked_backend
 from sitq.core import Result, TaskId
 from sitq.exceptions import BackendClosedError, CommitUnknownError
@@ -132,6 +134,7 @@ class SyncTaskQueue:
         self._desk = Desk(self.serializer, backend.max_payload, self._defaults)
         self._locks: dict[int, threading.Lock] = {}
         self._store_of: tuple[int, Store] | None = None  # with the process that opened it
+        self._bells = backend.bells()
         self._closed = False
 
     # -- handing over ----------------------------------------------------------------------
@@ -250,6 +253,8 @@ class SyncTaskQueue:
             try:
                 store = self._open()
                 (outcome,) = store.apply([op])
+                if virtual() is None:
+                    ring(self._bells, (op,), (outcome,))
                 store.tidy()
             except BatchError as error:
                 if error.blame is Blame.UNKNOWN:

@@ -33,7 +33,7 @@ class Worker:
         max_concurrency: tasks at a time, 1 to 1,000 (default: 1). Coroutine functions run on the
             event loop, others in as many threads.
         poll_interval: seconds between looks for tasks when there are none (default: 1). New tasks
-            of the same process are seen at once.
+            are told of at once, by whichever process of this host; this is for what was not heard.
         queues: the queues it serves (default: `"default"`). By priority, whatever the queue.
         lease_for: seconds that the worker may be out of touch with the store before others may
             take its tasks (default: 30). It is renewed three times in that, in a thread of its own.

@@ -7,6 +7,8 @@ leasing       drives LeaseMachine: in a thread of its own, or in a virtual run w
 waiting       drives WaiterMachine inside one `get_result`
 session       a backend at work in one event loop
 hints         who wants to hear of what was committed here
+bells         sockets in a folder, by which other processes are told
+doorbell      what is rung, and what becomes of what is heard
 calls         runs one call: on the loop or in a thread, and turns all that can happen into text
 presence      liveness locks: files that the operating system unlocks when a process dies
 clocks        the only file that reads a clock

@@ -107,6 +107,13 @@ class Loop(Protocol):
     def soon_from_thread(self, function: Callable[[], object]) -> None:
         """Call *function* in this loop, from any thread; nothing happens if it is over."""
 
+    def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
+        """Call *readable* in this loop whenever *descriptor* can be read.
+
+        Return what ends that; it is called in the loop, before *descriptor* is closed.
+        """
+        ...
+
     def is_over(self) -> bool:
         """Say whether this loop has ended for good."""
         ...

@@ -1,14 +1,16 @@
-"""Who wants to hear of what was committed here.
+"""Who wants to hear of what was committed, here or by another process of this host.
 
-Hints are lossy by design and always will be: another process commits without a word. A
-worker's poll and a waiter's pause are the promise; a hint only makes them early. Only in a
-virtual run, with a store in memory, is every batch told here: there hints are the promise.
+Hints are lossy by design and always will be: what another process has committed is told by a
+doorbell, which may go unheard. A worker's poll and a waiter's pause are the promise; a hint only
+makes them early. Only in a virtual run, with a store in memory, is every batch told here: there
+hints are the promise.
 """
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from sitq.adapters.bells import Want
 from sitq.protocol.lifecycle import FINAL, TaskState
 from sitq.protocol.ops import (
     Aborted,
@@ -42,6 +44,8 @@ class Hints:
 
     def __init__(self) -> None:
         self.are_complete = False
+        self.wanted: Callable[[Want], object] = _nothing
+        """Called before somebody begins to listen."""
         self._workers: list[Listener] = []
         self._waiters: dict[str, list[Listener]] = {}
         self._holders: dict[str, Callable[[tuple[TaskKey, ...]], object]] = {}
@@ -49,6 +53,7 @@ class Hints:
     @contextmanager
     def of_work(self, listener: Listener) -> Generator[None]:
         """Call *listener* whenever tasks were enqueued."""
+        self.wanted(Want.WORK)
         self._workers.append(listener)
         try:
             yield
@@ -58,6 +63,7 @@ class Hints:
     @contextmanager
     def of_end(self, task_id: str, listener: Listener) -> Generator[None]:
         """Call *listener* once the task may have ended."""
+        self.wanted(Want.ENDS)
         self._waiters.setdefault(task_id, []).append(listener)
         try:
             yield
@@ -75,19 +81,22 @@ class Hints:
 
     def committed(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
         """Pass on what was just committed to those whom it concerns."""
-        enqueued = False
-        for op, outcome in zip(ops, outcomes, strict=True):
-            match op:
-                case Enqueue():
-                    enqueued = True
-                case Settle(task_id=task_id, verdict=Completed() | Failed() | Aborted()):
-                    self._ended(task_id)
-                case Cancel(task_id):
-                    self._cancelled(task_id, outcome)
-                case _:
-                    pass
-        if enqueued:
+        for task_id in ended_by(ops, outcomes):
+            self._ended(task_id)
+        for outcome in outcomes:
+            if isinstance(outcome, Cancelled) and outcome.key is not None:
+                stop = self._holders.get(outcome.holder or "")
+                if stop is not None:
+                    stop((outcome.key,))
+        if any(isinstance(op, Enqueue) for op in ops):
             self._wake(self._workers)
+
+    def told(self, want: Want, ids: Sequence[str]) -> None:
+        """Pass on what another process has told."""
+        if want is Want.WORK:
+            self._wake(self._workers)
+        for task_id in ids:
+            self._ended(task_id)
 
     def applied(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
         """Pass on all that a batch did: what comes back to the queues, too, and by whom ever."""
@@ -113,11 +122,30 @@ class Hints:
     def _ended(self, task_id: str) -> None:
         self._wake(self._waiters.get(task_id, ()))
 
-    def _cancelled(self, task_id: str, outcome: Outcome) -> None:
-        assert isinstance(outcome, Cancelled)
-        if outcome.was is TaskState.RUNNING:
-            stop = self._holders.get(outcome.holder or "")
-            if stop is not None and outcome.key is not None:
-                stop((outcome.key,))
-        elif outcome.was not in FINAL:
-            self._ended(task_id)
+
+def gives_work(ops: Sequence[Op]) -> bool:
+    """Say whether a batch has put tasks into queues: new ones, or such as were handed back."""
+    return any(
+        isinstance(op, Enqueue) or (isinstance(op, Settle) and isinstance(op.verdict, Released))
+        for op in ops
+    )
+
+
+def ended_by(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the tasks that a batch may have ended."""
+    ended: list[str] = []
+    for op, outcome in zip(ops, outcomes, strict=True):
+        match op:
+            case Settle(task_id=task_id, verdict=Completed() | Failed() | Aborted()):
+                ended.append(task_id)
+            case Cancel(task_id):
+                assert isinstance(outcome, Cancelled)
+                if outcome.was is not TaskState.RUNNING and outcome.was not in FINAL:
+                    ended.append(task_id)
+            case _:
+                pass
+    return ended
+
+
+def _nothing(want: Want) -> None:
+    """Nobody outside needs to know."""

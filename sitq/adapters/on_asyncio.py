@@ -46,6 +46,10 @@ class AsyncioLoop:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(function)
 
+    def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
+        self._loop.add_reader(descriptor, readable)
+        return partial(self._loop.remove_reader, descriptor)
+
     def is_over(self) -> bool:
         return self._loop.is_closed()
 

@@ -30,6 +30,16 @@ class TrioLoop:
         with contextlib.suppress(trio.RunFinishedError):  # nobody listens any more
             self._token.run_sync_soon(function)
 
+    def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
+        async def look() -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                while True:
+                    await trio.lowlevel.wait_readable(descriptor)
+                    readable()
+
+        trio.lowlevel.spawn_system_task(look)
+        return lambda: trio.lowlevel.notify_closing(descriptor)
+
     def is_over(self) -> bool:
         try:
             self._token.run_sync_soon(_nothing)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.bells import Bells
 from sitq.adapters.committer import Committer
+from sitq.adapters.doorbell import Doorbell
 from sitq.adapters.hints import Heard, Hints
 from sitq.adapters.presence import Presence
 from sitq.protocol.ops import Fetch, Fetched, Op, Outcome, TaskRow
@@ -28,6 +30,7 @@ class Session:
         presence: Presence,
         max_payload: int,
         listen: Callable[[Heard], bool],
+        bells: Bells,
     ) -> None:
         self.loop = loop
         self.open_store = open_store
@@ -35,8 +38,9 @@ class Session:
         self.max_payload = max_payload
         self.hints = Hints()
         self.hints.are_complete = listen(self.hints.applied)
+        self._doorbell = Doorbell(loop, bells, self.hints)
         self._drivers = make_driver(loop), make_driver(loop)
-        heard = _nothing if self.hints.are_complete else self.hints.committed
+        heard = _nothing if self.hints.are_complete else self._heard
         self.writer = Committer(loop, self._drivers[0], heard)
         self.reader = Committer(loop, self._drivers[1], _nothing)
         self._opened = anyio.Event()
@@ -77,6 +81,7 @@ class Session:
     def abandon(self) -> None:
         """Let go of the connections of a loop that has ended; a fork has left them behind."""
         if self._pid == os.getpid():
+            self._doorbell.abandon()
             for driver in self._drivers:
                 driver.abandon()
 
@@ -97,7 +102,12 @@ class Session:
         if self._opened.is_set():
             self._close()
 
+    def _heard(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+        self.hints.committed(ops, outcomes)
+        self._doorbell.ring(ops, outcomes)
+
     def _close(self) -> None:
+        self._doorbell.close()
         if self._error is None:
             self.writer.begin_close(lambda: self.reader.begin_close(self._closed.set))
         else:

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from sitq import validation
 from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.bells import Bells, NoBells
 from sitq.adapters.current import current_loop
 from sitq.adapters.hints import Heard
 from sitq.adapters.inline import InlineDriver
@@ -61,6 +62,10 @@ class Backend(ABC):
     def presence(self) -> Presence:
         """Return the liveness locks of the workers on this backend."""
         return NoPresence()
+
+    def bells(self) -> Bells:
+        """Return what tells other processes of this host that something was committed."""
+        return NoBells()
 
     @property
     def is_usable_here(self) -> bool:
@@ -114,6 +119,7 @@ class Backend(ABC):
             presence=self.presence(),
             max_payload=self.max_payload,
             listen=self.listen,
+            bells=self.bells() if run is None else NoBells(),
         )
         return self._session
 

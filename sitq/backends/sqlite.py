@@ -9,6 +9,7 @@ from typing import Any
 from sitq import validation
 from sitq.adapters import sqlite_file
 from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.bells import Bells, bells_in
 from sitq.adapters.presence import Presence, lock_files
 from sitq.adapters.sqlite import Durability, SqliteSettings, SqliteStore
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
@@ -71,6 +72,9 @@ class SQLiteBackend(Backend):
 
     def presence(self) -> Presence:
         return lock_files(self.path + "-workers")
+
+    def bells(self) -> Bells:
+        return bells_in(self.path + "-workers")
 
     def __repr__(self) -> str:
         return f"SQLiteBackend({self.path!r})"
