@@ -142,10 +142,12 @@ class CommitMachine:
                     effects += [Reject(group.ticket, None) for group in event.groups]
                 else:
                     self._waiting.extend(event.groups)
+            case Committed() | CommitFailed() if not self._is_awaited(event.batch_id):
+                return []
             case Committed():
-                effects += self._resolve(self._land(event.batch_id), event.outcomes)
-            case CommitFailed(batch_id, error, blame):
-                groups = self._land(batch_id)
+                effects += self._resolve(self._land(), event.outcomes)
+            case CommitFailed(_, error, blame):
+                groups = self._land()
                 if blame is Blame.UNKNOWN:
                     effects += [Doubt(group.ticket, error) for group in groups]
                 elif blame is Blame.OP and len(groups) > 1:
@@ -178,9 +180,12 @@ class CommitMachine:
         self._batch_id += 1
         return Commit(self._batch_id, ops)
 
-    def _land(self, batch_id: int) -> tuple[Group, ...]:
-        assert self._in_flight, "an answer to a batch that is not under way"
-        assert batch_id == self._batch_id, "an answer to another batch"
+    def _is_awaited(self, batch_id: int) -> bool:
+        """Whether an answer is the first to its batch; what comes twice counts once."""
+        assert batch_id <= self._batch_id, "an answer to a batch that was never asked for"
+        return bool(self._in_flight) and batch_id == self._batch_id
+
+    def _land(self) -> tuple[Group, ...]:
         groups, self._in_flight = self._in_flight, ()
         return groups
 

@@ -22,7 +22,7 @@ from sitq.protocol.ops import (
     TaskPolicy,
     Unregistered,
 )
-from sitq.testing.simulation.history import Kind
+from sitq.testing.simulation.history import ANSWERED_TWICE, Kind
 from sitq.testing.simulation.marks import MARKS, marks
 from tests.simulation.written import Written
 
@@ -58,6 +58,11 @@ def _told_apart(w: Written) -> None:
     for task in ("t0", "t1"):
         w.started(task).rescued(task)
     w.commit((Reserve("b1.1", ("default",), 2), Reserved(())), who="b1")
+
+
+@reaches("answered twice")
+def _answered_twice(w: Written) -> None:
+    w.worker().note(Kind.FAULT, value=ANSWERED_TWICE)
 
 
 @reaches("verdict asked twice")

@@ -48,6 +48,8 @@ class Climate(NamedTuple):
     """For each hint of one part of a process to another: it is lost."""
     late_news: float = 0.0
     """For each word of the lease's thread to the event loop: it takes up to a second."""
+    doubled_answer: float = 0.0
+    """For each answer to a group commit: it comes once more, up to some seconds later."""
     drift: float = 0.0
     """How much faster (or slower, if negative) the store's clock runs than the processes'."""
 
@@ -194,6 +196,7 @@ def _climate(chance: Chance) -> Climate:
         lost_hint=fault(0.1, 1.0),
         late_news=of_store(0.1, 0.5),
         drift=fault(-0.05, 0.05),
+        doubled_answer=fault(0.1, 0.5),
     )
 
 

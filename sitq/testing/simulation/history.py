@@ -6,7 +6,7 @@ acknowledged (`!`), refused (`-`), and what nobody can know (`~`).
 """
 
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sitq.protocol.lifecycle import TaskState
 from sitq.protocol.ops import Moment, Op, Outcome
@@ -70,6 +70,10 @@ class Kind(StrEnum):
     """The run has ended, with nothing left to do."""
     STUCK = "stuck"
     """The run has ended, although not everything was done."""
+
+
+ANSWERED_TWICE: Final = "is given an answer twice"
+"""The *value* of a `FAULT`."""
 
 
 class Event(NamedTuple):

@@ -22,7 +22,7 @@ from sitq.protocol.ops import (
     Unregistered,
 )
 from sitq.testing.simulation.facts import PENDING
-from sitq.testing.simulation.history import Batch, Change, Event, History, Kind
+from sitq.testing.simulation.history import ANSWERED_TWICE, Batch, Change, Event, History, Kind
 
 MARKS: Final = {
     "late verdict": "A worker's verdict was refused: its task was no longer its own.",
@@ -35,6 +35,7 @@ MARKS: Final = {
     "rescued by its lease": "The tasks of a worker were taken back because its lease had run out.",
     "zombie": "A task was taken from a worker that was still alive.",
     "ran twice at once": "Two processes ran one task at the same time, as they may.",
+    "answered twice": "An answer of the store came once more.",
     "given up": "A task that killed its workers was given up.",
     "told apart": "A task waited because its worker had another that may be to blame for a death.",
     "last attempt": "A task failed that had used up more than one attempt.",
@@ -119,6 +120,9 @@ class _Reader:
 
     def _was_cancelled(self, event: Event) -> None:
         self._mark("cancelled too late", event.value in (SUCCESS, FAILED))
+
+    def _fault(self, event: Event) -> None:
+        self._mark("answered twice", event.value == ANSWERED_TWICE)
 
     def _mark(self, name: str, reached: object) -> None:
         if reached:
@@ -239,4 +243,5 @@ class _Reader:
         Kind.REFUSED: _refused,
         Kind.UNKNOWN: _in_doubt,
         Kind.CANCELLED: _was_cancelled,
+        Kind.FAULT: _fault,
     }

@@ -493,8 +493,8 @@ _LIST: Final = (
         (
             Edit(
                 _COMMIT + "receive",
-                "groups = self._land(batch_id)\n",
-                "groups = self._land(batch_id)\n            self._waiting.clear()\n",
+                "groups = self._land()\n",
+                "groups = self._land()\n            self._waiting.clear()\n",
             ),
         ),
     ),
@@ -597,6 +597,11 @@ _LIST: Final = (
             ),
         ),
         "sqlite",
+    ),
+    Mutant(
+        "an answer counts twice",
+        "What is answered once more is taken for the answer to whatever is under way.",
+        (Edit(_COMMIT + "_is_awaited", " and batch_id == self._batch_id", ""),),
     ),
     Mutant(
         "no next look",

@@ -76,6 +76,7 @@ class Process:
         self._is_mortal = bool(climate.kill)
         self._mishears = bool(climate.lost_hint)
         self._is_late = bool(climate.late_news)
+        self._hears_twice = bool(climate.doubled_answer)
         self.frozen_until = 0.0
         self.held_up: list[tuple[int, Callable[[], None]]] = []  # until then
         self.blocked_until = 0.0
@@ -245,10 +246,17 @@ class Process:
     def _landed(self, batch_id: int, answer: "tuple[Outcome, ...] | Blame") -> None:
         if self._groups:
             self._end_turn()  # what was asked while this one was under way
+        event: c.CommitEvent
         if isinstance(answer, Blame):
-            self._commit(c.CommitFailed(batch_id, SimError(), answer))
+            event = c.CommitFailed(batch_id, SimError(), answer)
         else:
-            self._commit(c.Committed(batch_id, answer))
+            event = c.Committed(batch_id, answer)
+        if self._hears_twice:
+            again_in = self.world.answers_again_in(self)
+            if again_in is not None:
+                again = partial(self._commit, event)
+                self.world.on_loop(self, self.world.now + again_in, again)
+        self._commit(event)
         if self._groups:
             self._end_turn()
 

@@ -15,7 +15,7 @@ from sitq.protocol.worker import StopRequested
 from sitq.testing.simulation.chance import Chance
 from sitq.testing.simulation.climate import CALM, STAMPS, Plan, TaskPlan
 from sitq.testing.simulation.disk import Disk
-from sitq.testing.simulation.history import Event, History, Kind
+from sitq.testing.simulation.history import ANSWERED_TWICE, Event, History, Kind
 from sitq.testing.simulation.process import NODES, Process
 from sitq.testing.simulation.store import SqliteSimStore
 
@@ -250,6 +250,13 @@ class World:
             self.note(Kind.FAULT, process.name, value="misses a hint")
             return True
         return False
+
+    def answers_again_in(self, process: Process) -> float | None:
+        """Return the seconds until an answer comes once more, None if it does not."""
+        if self.strikes(self.climate.doubled_answer, self._chance):
+            self.note(Kind.FAULT, process.name, value=ANSWERED_TWICE)
+            return self._chance.about(0.5)
+        return None
 
     def news_takes(self, process: Process) -> float:
         """Return the seconds that a word of the lease's thread takes to reach the loop."""
