@@ -210,6 +210,13 @@ def _no_time_limit(w: Written) -> dict:
     return {"undisturbed": True}
 
 
+@breaks("L9")
+def _a_storm_of_questions(w: Written) -> None:
+    w.worker()
+    for _ in range(25):
+        w.later(0.05).note(Kind.DENIED, value="worker")
+
+
 @breaks("L13")
 def _something_is_kept(w: Written) -> None:
     w.worker().note(Kind.STOPPED, value={"running": 1})

@@ -1,5 +1,6 @@
 """What a history has told so far, for those who judge what comes next."""
 
+from collections import deque
 from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import TaskState as S
@@ -9,6 +10,10 @@ RESCUED_WITHIN: Final = 2.0
 """Seconds: decisions, promise 5."""
 SLACK: Final = 0.6
 """Seconds that transactions and words may take besides what is promised."""
+
+STORM: Final = 20
+"""Questions in `STORM_LASTS` that may fail: 10 by the shortest pause, and some side by side."""
+STORM_LASTS: Final = 2.0
 
 FINAL: Final = frozenset({S.SUCCESS, S.FAILED, S.CANCELLED})
 PENDING: Final = frozenset({S.SCHEDULED, S.QUEUED, S.PARKED})
@@ -73,7 +78,7 @@ class Proc:
     """What is known of a process so far."""
 
     __slots__ = (
-        "alive", "blocked_until", "busy_until", "free_since", "held", "killed_at",
+        "alive", "blocked_until", "busy_until", "denied", "free_since", "held", "killed_at",
         "over_at", "paused_until", "poll", "queues", "runs", "slots", "stop_at", "stopped",
     )  # fmt: skip
 
@@ -91,6 +96,7 @@ class Proc:
         self.busy_until = 0.0
         self.stop_at: float | None = None
         self.over_at: float | None = None  # when its grace is over
+        self.denied: dict[str, deque[float]] = {}  # when the store failed each part of it
         self.stopped = False
 
 

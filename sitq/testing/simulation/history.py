@@ -42,6 +42,8 @@ class Kind(StrEnum):
     """The function is over; *value* says how: returned, raised, interrupted, unreadable."""
     TOLD = "told"
     """The worker was told what became of its verdict; *value* is whether it was applied."""
+    DENIED = "denied"
+    """The store has failed the worker, or its lease (*value* says which): it is to ask again later."""
     # -- asking back
     CANCEL = "cancel?"
     CANCELLED = "cancel!"

@@ -9,6 +9,7 @@ S are safety: they hold at every moment. L are liveness: they hold once nothing 
 more. `docs/explanation/simulation.md` lists them, from `INVARIANTS`.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -18,6 +19,8 @@ from sitq.testing.simulation.facts import (
     PENDING,
     RESCUED_WITHIN,
     SLACK,
+    STORM,
+    STORM_LASTS,
     Facts,
     Proc,
     Run,
@@ -62,6 +65,7 @@ INVARIANTS: Final = {
     "L6": "Who waits for a task is told of its end at once, and gives up in time.",
     "L7": "A worker that is asked to stop does so once its tasks have ended, or its grace is over.",
     "L8": "A task that runs longer than its time limit is told to stop.",
+    "L9": "While the store fails, nobody asks it again without a pause.",
     "L13": "Nothing is kept of a task that is over.",
 }
 
@@ -324,6 +328,18 @@ class Checker:
 
     # -- asking back ---------------------------------------------------------------------
 
+    def _denied(self, event: Event) -> None:
+        denied = self.facts.proc(event.who).denied
+        times = denied.setdefault(event.value, deque(maxlen=STORM))
+        if len(times) == STORM and event.at - times[0] < STORM_LASTS:
+            self.facts.fail(
+                "L9",
+                f"the {event.value} of {event.who} was failed {STORM} times within"
+                f" {event.at - times[0]:.2f} s, and asks again",
+            )
+            times.clear()
+        times.append(event.at)
+
     def _cancelled(self, event: Event) -> None:
         task = self.facts.task(event.task)
         if event.value in PENDING:
@@ -431,6 +447,7 @@ class Checker:
         Kind.INTERRUPT: _interrupt,
         Kind.END: _end,
         Kind.TOLD: _told,
+        Kind.DENIED: _denied,
         Kind.CANCELLED: _cancelled,
         Kind.WAIT: _wait,
         Kind.READ: _read,

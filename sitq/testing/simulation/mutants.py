@@ -604,6 +604,16 @@ _LIST: Final = (
         (Edit(_COMMIT + "_is_awaited", " and batch_id == self._batch_id", ""),),
     ),
     Mutant(
+        "no pause after a failure",
+        "A worker that the store has failed asks again at once.",
+        (Edit(_WORKER + "_store_failed", "RETRY, now + pause", "RETRY, now + 0.001"),),
+    ),
+    Mutant(
+        "no pause for a lease",
+        "A lease that the store has failed is asked for again at once.",
+        (Edit(_LEASE + "receive", "RETRY, now + pause", "RETRY, now + 0.001"),),
+    ),
+    Mutant(
         "no next look",
         "A worker that found nothing does not look again.",
         (Edit(_WORKER + "_reserved", "self._timers.set(POLL, now + pause)", "pass"),),

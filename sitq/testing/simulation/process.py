@@ -209,6 +209,7 @@ class Process:
 
     def _stored(self, asked: w.Store, answer: Any) -> None:
         if isinstance(answer, SimError):
+            self.world.note(Kind.DENIED, self.name, value="worker")
             self.post(w.StoreFailed(asked.ticket, answer))
             return
         for op, outcome in zip(asked.ops, answer, strict=True):
@@ -436,6 +437,7 @@ class Process:
     def _lease_answered(self, answer: "tuple[Outcome, ...] | Blame") -> None:
         self._lease_busy = False
         if isinstance(answer, Blame):
+            self.world.note(Kind.DENIED, self.name, value="lease")
             self._lease_receive(l.ApplyFailed(SimError()))
         else:
             self._lease_receive(l.Applied(answer))

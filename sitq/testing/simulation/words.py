@@ -128,6 +128,8 @@ def _simple(event: Event) -> Sentence:
         case Kind.TOLD:
             counts = "counts" if value else "does not count"
             return Sentence(f"is told that its verdict on {which} {counts}", _TASK)
+        case Kind.DENIED:
+            return Sentence(f"is failed by the store, which its {value} had asked", _PROCESS)
         case Kind.CANCEL:
             return Sentence(f"asks to cancel {task}", _TASK)
         case Kind.CANCELLED:
