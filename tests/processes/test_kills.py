@@ -125,11 +125,13 @@ def test_a_suspended_worker_that_wakes_too_late_changes_nothing(crew, tasks) -> 
         sleeper = crew.worker(slots=1, lease_for=1.0)
         crew.wait_until(lambda: crew.witnessed("start")[1] == 1)
         os.kill(sleeper.pid, signal.SIGSTOP)
+        wakes_at = time.monotonic() + 3.0  # three leases
 
         other = crew.worker(slots=1, lease_for=1.0)
         result = queue.get_result(task_id, timeout=20)
         assert (result.status, result.crashes) == ("success", 1)
 
+        crew.wait_until(lambda: time.monotonic() >= wakes_at)
         os.kill(sleeper.pid, signal.SIGCONT)
         crew.wait_until(lambda: crew.witnessed("end")[1] == 2)  # it did the work, in vain
         assert crew.stop(sleeper) == 0
