@@ -229,7 +229,8 @@ class TaskQueue:
             timeout: seconds or a timedelta; 0 looks once; None waits for as long as it takes.
 
         Raises:
-            TaskNotFoundError: no timeout was given, and the store has no such task.
+            TaskNotFoundError: no timeout was given, and the store has no such task; or it was pruned,
+                after its retention, while it was waited for.
         """
         task_id, limit = checked_wait(task_id, timeout)
         session = await self.backend.session()
@@ -258,7 +259,8 @@ class TaskQueue:
             TaskFailed: it failed; the error tells why.
             TaskCancelled: it was cancelled.
             ResultTimeout: it has not ended in *timeout*.
-            TaskNotFoundError: no timeout was given, and the store has no such task.
+            TaskNotFoundError: no timeout was given, and the store has no such task; or it was pruned,
+                after its retention, while it was waited for.
         """
         task_id, limit = checked_wait(task_id, timeout)
         return value_of(self._desk, task_id, limit, await self.get_result(task_id, limit))

@@ -134,6 +134,14 @@ def missing(task_id: str) -> TaskNotFoundError:
     )
 
 
+def forgotten(task_id: str) -> TaskNotFoundError:
+    return TaskNotFoundError(
+        f"task {task_id!r} has ended, and was pruned after its retention before anybody read how;"
+        " give the backend a longer retention",
+        task_id,
+    )
+
+
 def awaited(task_id: str, end: Deliver | GiveUp | Miss) -> Result | None:
     """Return what `get_result` returns. Raises `TaskNotFoundError`."""
     match end:
@@ -141,8 +149,8 @@ def awaited(task_id: str, end: Deliver | GiveUp | Miss) -> Result | None:
             return to_result(row)
         case GiveUp():
             return None
-        case Miss():
-            raise missing(task_id)
+        case Miss(was_there):
+            raise forgotten(task_id) if was_there else missing(task_id)
 
 
 def ended(outcome: Outcome) -> dict[str, Result]:

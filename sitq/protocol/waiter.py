@@ -77,7 +77,12 @@ class GiveUp(NamedTuple):
 
 @message
 class Miss(NamedTuple):
-    """There is no such task, and no time limit to wait for it to appear."""
+    """There is no such task, and no time limit to wait for it to appear; or it *was_there* before.
+
+    Then it has ended, and was forgotten after its retention: it will not come back.
+    """
+
+    was_there: bool = False
 
 
 WaiterEffect: TypeAlias = Ask | Deliver | GiveUp | Miss
@@ -94,6 +99,7 @@ class WaiterMachine:
         self._pause = QUICKEST
         self._look_at: float | None = None
         self._hinted = False
+        self._was_there = False
 
     def next_deadline(self) -> float | None:
         return self._look_at if self._state is RESTING else None
@@ -134,9 +140,10 @@ class WaiterMachine:
         if row is not None and row.state in FINAL:
             self._state = OVER
             return [Deliver(row)]
-        if row is None and self._limit is None:
+        if row is None and (self._limit is None or self._was_there):
             self._state = OVER
-            return [Miss()]
+            return [Miss(self._was_there)]
+        self._was_there = row is not None
         if self._limit is not None and self._asked_at >= self._limit:
             self._state = OVER
             return [GiveUp()]

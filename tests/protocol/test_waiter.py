@@ -71,6 +71,13 @@ def test_with_no_time_limit_an_unknown_id_is_a_miss() -> None:
     assert asking().receive(Answered(None), 0.0) == [Miss()]
 
 
+def test_a_task_that_was_there_and_is_gone_is_not_waited_for() -> None:
+    machine = asking(timeout=60.0)
+    assert machine.receive(Answered(row()), 0.0) == []
+    machine.receive(Hinted(), 1.0)
+    assert machine.receive(Answered(None), 1.0) == [Miss(was_there=True)]
+
+
 def test_with_a_time_limit_an_unknown_id_is_waited_for() -> None:
     machine = asking(timeout=1.0)
 

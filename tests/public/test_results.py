@@ -1,7 +1,9 @@
 """How a task stands and how it ended, as its callers see it."""
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -285,6 +287,32 @@ async def test_a_finished_task_is_forgotten_after_its_retention_and_a_waiting_on
         await queue.result(waiting, timeout=0)
     assert await queue.cancel(waiting)
     await backend.close()
+
+
+async def test_who_waits_for_a_task_that_is_pruned_meanwhile_is_told_at_once(
+    tmp_path, gate
+) -> None:
+    path = tmp_path / "tasks.db"
+    async with SQLiteBackend(path) as backend, anyio.create_task_group() as group:
+        queue = TaskQueue(backend)
+        task_id = await queue.enqueue(visit, gate)
+        told = anyio.Event()
+
+        async def wait() -> None:
+            with pytest.raises(
+                TaskNotFoundError, match="pruned after its retention before anybody"
+            ):
+                await queue.get_result(task_id, timeout=3600)
+            told.set()
+
+        group.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await queue.get_results([task_id])  # the waiter has looked by now: the two share a reader
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("DELETE FROM sitq_tasks")
+            db.commit()
+        with anyio.fail_after(20):
+            await told.wait()
 
 
 async def test_a_thread_returns_its_result_as_any_task_does(backend, queue, gate) -> None:

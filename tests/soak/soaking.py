@@ -25,7 +25,7 @@ async def soak(
 ) -> list[Sample]:
     """Return a sample of every so many batches; the last one is of the very end."""
     started = time.monotonic()
-    backend = SQLiteBackend(path, durability="normal", retention=5)
+    backend = SQLiteBackend(path, durability="normal", retention=60)
     load = Load(TaskQueue(backend))
     samples: list[Sample] = []
     async with backend, Worker(backend, max_concurrency=32) as worker:

@@ -376,6 +376,8 @@ class Checker:
         if timeout is None:
             return  # there is no such task
         task, proc = self.facts.task(event.task), self.facts.proc(event.who)
+        if task.inserted and task.state is None:
+            return  # it was forgotten, and does not come back
         if task.ended_at is not None and task.state is not None:
             limit = began + timeout
             if task.ended_at < limit - SLACK and self.facts.fine_since is not None:
