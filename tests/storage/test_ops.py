@@ -439,6 +439,30 @@ def test_after_max_crashes_the_task_fails_and_says_how_often_its_worker_died(
     )
 
 
+def test_of_tasks_on_their_last_chance_a_worker_has_one_at_a_time(store) -> None:
+    policy = TaskPolicy(max_crashes=2)
+    store.apply([register("dead"), Enqueue(tuple(new_task(n, policy=policy) for n in "abc"))])
+    take(store, "dead", limit=3)
+    store.apply([Rescue(("dead",)), register("w"), register("v")])
+    one(store, Enqueue((new_task("new"), new_task("other"))))
+    both = ("default", "other")
+
+    assert [task.id for task in take(store, limit=2, queues=both)] == ["a", "new"]
+    assert [task.id for task in take(store, limit=9, queues=both)] == ["other"]
+    assert [task.id for task in take(store, "v", limit=9)] == ["b"]
+    assert take(store, "v", limit=9) == ()
+
+
+def test_one_of_another_queue_keeps_nobody_waiting(store) -> None:
+    policy = TaskPolicy(max_crashes=2)
+    suspect = new_task("suspect", policy=policy, queue="elsewhere")
+    store.apply([register("dead"), Enqueue((suspect,))])
+    take(store, "dead", queues=("elsewhere",))
+    store.apply([Rescue(("dead",)), register("w"), Enqueue((new_task("new"),))])
+
+    assert [task.id for task in take(store, limit=9)] == ["new"]
+
+
 def test_a_worker_that_retires_hands_back_what_it_holds_uncharged(store) -> None:
     running(store)
 
