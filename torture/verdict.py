@@ -17,9 +17,16 @@ from sitq.testing.simulation.invariants import Checker
 from torture.crew import Crew
 from torture.merge import Merged, is_whole, merge, read_rows
 from torture.reasons import explain
+from torture.witness import read
 
 RECOVERS_WITHIN: Final = 30.0
 """Seconds after the last fault in which a busy machine may still be catching up."""
+STOPPED: Final = frozenset(
+    code
+    for number in (signal.SIGTERM, signal.SIGINT)
+    for code in (-number, 128 + number)  # before it was heard; by the third
+)
+"""Exit codes of a worker that was told to stop, beside 0."""
 
 
 class Verdict(NamedTuple):
@@ -78,10 +85,15 @@ def _odd_ends(crew: Crew) -> list[str]:
     found = []
     for process in crew.all:
         code = process.popen.returncode
-        by_a_signal = process.was_killed or process.signals
-        by_a_task = process.kind == "worker" and code == -signal.SIGKILL
-        if code != 0 and not by_a_signal and not by_a_task:
-            found.append(f"P1: {process.name} ended with {code}, and nobody had asked it to")
+        allowed = {0}
+        if process.was_killed or process.kind == "worker":  # which a task may have taken down
+            allowed.add(-signal.SIGKILL)
+        if process.signals:
+            allowed |= STOPPED
+            if not any(record.kind is Kind.UP for record in read(crew.witness_of(process.name))):
+                allowed.add(1)  # Python's own answer to a SIGINT while it starts
+        if code not in allowed:
+            found.append(f"P1: {process.name} ended with {code}, which nothing had asked for")
     return found
 
 

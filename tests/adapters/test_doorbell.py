@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -38,6 +39,14 @@ async def idle_worker(backend, group) -> Worker:
     return worker
 
 
+async def stay_the_first_time(begun: str) -> str:
+    if Path(begun).exists():  # noqa: ASYNC240
+        return "again"
+    Path(begun).touch()  # noqa: ASYNC240
+    await anyio.sleep(NEVER)
+    return "at last"
+
+
 async def test_a_worker_hears_of_work_and_a_caller_of_its_end(path) -> None:
     async with (
         SQLiteBackend(path) as one,
@@ -70,11 +79,14 @@ async def test_what_a_worker_hands_back_is_heard_by_another(path) -> None:
         anyio.create_task_group() as group,
     ):
         first = await idle_worker(one, group)
-        second = await idle_worker(other, group)
-        task_id = await TaskQueue(one).enqueue(anyio.sleep, 0.3)
+        begun = path.with_name("begun")
+        task_id = await TaskQueue(one).enqueue(stay_the_first_time, str(begun))
         with anyio.fail_after(SOON):
+            while not begun.exists():  # noqa: ASYNC110  # a task of another session makes it
+                await anyio.sleep(0.01)
+            second = await idle_worker(other, group)  # the first has no slot free
             await first.stop(grace=0)
-            await TaskQueue(one).result(task_id)
+            assert await TaskQueue(one).result(task_id) == "again"
         await second.stop()
 
 
