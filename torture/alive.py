@@ -36,11 +36,13 @@ def left_alone(seconds: float, hogs: int, count: int) -> Alive:
             holder = crew.start("worker", "asyncio", count + 1, LEASE)
             queue.enqueue_many([Task(tasks.short, n, seconds + 5.0) for n in range(count)])
             wait_until(lambda: len(_of(crew, holder, Kind.START)) >= count)
-            watcher = crew.start("worker", "trio", 1, LEASE)
-            wait_until(lambda: _of(crew, watcher, Kind.HELD))
+            # Before there is another worker, which might take it.
+            blocker = queue.enqueue(tasks.spins, count, seconds)
+            wait_until(lambda: _of(crew, holder, Kind.BLOCKED))
             for _ in range(hogs):
                 crew.start("hog")
-            blocker = queue.using(priority=9).enqueue(tasks.spins, count, seconds)
+            watcher = crew.start("worker", "trio", 1, LEASE)
+            wait_until(lambda: _of(crew, watcher, Kind.HELD))
             assert queue.get_result(blocker, timeout=seconds * 10 + 60) is not None
             wait_until(lambda: len(_of(crew, holder, Kind.TOLD)) > count, seconds + 120)
         for worker in (holder, watcher):
