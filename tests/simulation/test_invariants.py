@@ -240,3 +240,32 @@ def test_a_history_in_which_all_is_well_breaks_nothing() -> None:
         return {"presence": True, "undisturbed": True}
 
     assert broken_by(write) == []
+
+
+# -- what looks like a breach, and is none ------------------------------------------------
+
+
+def _done_forgotten_and_taken_again() -> Written:
+    """The task of a1 is over and forgotten; b1 runs another of that id, which has its token."""
+    w = Written()
+    w.worker().worker("b1").enqueued("t0").started("t0").ended("t0").settled("t0").later(2)
+    finished_ms = w.now.wall_ms - 1_000
+    w.commit((Prune(older_than=0.5, limit=1), Pruned(1)), who="b1")
+    w.row("t0", None, "b1", finished_ms=finished_ms)
+    w.rows.pop("t0")
+    w.asked("t0", who="b1").stored("t0", who="b1", seq=2).note(Kind.ENQUEUED, "b1", value=("t0",))
+    return w.started("t0", "b1")
+
+
+def test_a_verdict_may_be_confirmed_after_its_task_was_forgotten_and_its_id_taken_again() -> None:
+    w = _done_forgotten_and_taken_again()
+    w.note(Kind.TOLD, "a1", "t0", 1, value=True)
+
+    assert not Checker().check(w.history)
+
+
+def test_the_verdict_of_a_forgotten_task_says_nothing_of_the_next_one_of_its_id() -> None:
+    w = _done_forgotten_and_taken_again()
+    w.note(Kind.TOLD, "b1", "t0", 1, value=True)
+
+    assert [found.invariant for found in Checker().check(w.history)] == ["S9"]

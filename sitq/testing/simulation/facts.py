@@ -49,10 +49,12 @@ class Task:
         self.starts = 0
         self.cancelled = False  # while it waited
         self.stop_at: float | None = None  # when it was cancelled while it ran
-        self.interrupted: set[int] = set()  # tokens whose function was stopped before its end
+        # A task that comes after this was forgotten counts its tokens from the beginning again:
+        # what a process may still say of the first one is told apart by who had that token.
+        self.interrupted: set[tuple[str, int]] = set()  # whose function was stopped before its end
+        self.settled: set[tuple[str, int]] = set()  # whose verdict was stored
         self.known: set[int] = set()  # tokens
         self.begun: set[int] = set()  # tokens whose function was started
-        self.settled: set[int] = set()  # tokens whose verdict was stored
         self.result: bytes | None = None
         self.queued_at = 0.0
         self.was_scheduled = False

@@ -285,7 +285,7 @@ class Checker:
         proc, task = self.facts.proc(event.who), self.facts.task(event.task)
         run = proc.runs.pop((event.task, event.token), None)
         if event.value == "interrupted":
-            task.interrupted.add(event.token)
+            task.interrupted.add((event.who, event.token))
         if run is not None and not run.excused and self.facts.fine_since is not None:
             self._judge_run(event, task, run, proc)
         proc.busy_until = event.at
@@ -319,7 +319,7 @@ class Checker:
 
     def _told(self, event: Event) -> None:
         task = self.facts.task(event.task)
-        if event.value and event.token not in task.settled:
+        if event.value and (event.who, event.token) not in task.settled:
             self.facts.fail(
                 "S9",
                 f"{event.who} was told that its verdict on {event.task} (token {event.token})"

@@ -159,7 +159,7 @@ class Rows:
         if task.state is not None:
             self.facts.fail("S4", f"{event.task} is stored twice")
         if task.inserted:  # it was forgotten after its retention: this is another task
-            task.known, task.begun, task.settled = set(), set(), set()
+            task.known, task.begun = set(), set()
             task.charged = task.crashes = task.starts = 0
             task.cancelled, task.stop_at = False, None
         task.inserted += 1
@@ -329,9 +329,10 @@ class Rows:
         assert change.new is not None
         if change.new not in BY_VERDICT[type(verdict)]:
             self.facts.fail("S9", f"{event.task} became {change.new} by {type(verdict).__name__}")
-        task.settled.add(settle.key.token)
+        attempt = self.facts.owner.get(settle.worker_id, ""), settle.key.token
+        task.settled.add(attempt)
         if (
-            settle.key.token in task.interrupted
+            attempt in task.interrupted
             and isinstance(verdict, Failed | RetryIn)
             and verdict.failure.reason != "timeout"
         ):
