@@ -4,8 +4,11 @@ import pytest
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
+    Aborted,
     Cancel,
     Cancelled,
+    Failed,
+    Failure,
     Prune,
     Pruned,
     Released,
@@ -249,12 +252,15 @@ def _done_forgotten_and_taken_again() -> Written:
     """The task of a1 is over and forgotten; b1 runs another of that id, which has its token."""
     w = Written()
     w.worker().worker("b1").enqueued("t0").started("t0").ended("t0").settled("t0").later(2)
-    finished_ms = w.now.wall_ms - 1_000
-    w.commit((Prune(older_than=0.5, limit=1), Pruned(1)), who="b1")
-    w.row("t0", None, "b1", finished_ms=finished_ms)
-    w.rows.pop("t0")
-    w.asked("t0", who="b1").stored("t0", who="b1", seq=2).note(Kind.ENQUEUED, "b1", value=("t0",))
-    return w.started("t0", "b1")
+    _forgotten(w).asked("t0", who="b1").stored("t0", who="b1", seq=2)
+    return w.note(Kind.ENQUEUED, "b1", value=("t0",)).started("t0", "b1")
+
+
+def _forgotten(w: Written) -> Written:
+    """Forget t0, which ended a second ago."""
+    w.commit((Prune(older_than=0.5, limit=1), Pruned(1)))
+    w.row("t0", None, finished_ms=w.now.wall_ms - 1_000).rows.pop("t0")
+    return w
 
 
 def test_a_verdict_may_be_confirmed_after_its_task_was_forgotten_and_its_id_taken_again() -> None:
@@ -269,3 +275,14 @@ def test_the_verdict_of_a_forgotten_task_says_nothing_of_the_next_one_of_its_id(
     w.note(Kind.TOLD, "b1", "t0", 1, value=True)
 
     assert [found.invariant for found in Checker().check(w.history)] == ["S9"]
+
+
+def test_an_attempt_that_was_interrupted_says_nothing_of_one_of_the_next_task_of_its_id() -> None:
+    w = Written()
+    w.worker().enqueued("t0").started("t0").note(Kind.INTERRUPT, task="t0", token=1)
+    w.ended("t0", how="interrupted").settled("t0", S.CANCELLED, Aborted()).later(2)
+    _forgotten(w).asked("t0").stored("t0", seq=2).note(Kind.ENQUEUED, value=("t0",))
+    w.started("t0").ended("t0", how="raised")
+    w.settled("t0", S.FAILED, Failed(Failure("no", "ValueError")))
+
+    assert not Checker().check(w.history)

@@ -268,6 +268,7 @@ class Checker:
         if event.token in task.begun:
             self.facts.fail("S6", f"{event.task} (token {event.token}) starts once more")
         task.begun.add(event.token)
+        task.interrupted.discard((event.who, event.token))  # that was a task of before
         # Just after a pause its lease may be over, and the news of that not yet there.
         if proc.blocked_until > event.at or 0 < proc.paused_until > event.at - SLACK:
             run.excused = True
