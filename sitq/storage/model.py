@@ -239,13 +239,13 @@ class Model:
     # -- reserve and settle --------------------------------------------------------------
 
     def _reserve(self, op: Reserve, now: Moment) -> Outcome:
+        if op.worker_id not in self._workers:  # its tasks would have no lease to run out
+            return Unregistered()
         for queue in op.queues:
             while (due := self._next(self._scheduled, queue, SCHEDULED)) is not None:
                 if due.run_at_ms > now.wall_ms:
                     break
                 self._move(due, Move.PROMOTE)
-        if op.worker_id not in self._workers:
-            return Unregistered()
         tasks: list[_Task] = []
         if op.known is not None:
             forgotten = [t for t in self._held_by(op.worker_id) if t.seq not in op.known]

@@ -116,17 +116,28 @@ PROMOTE: Final = f"""
     )
 """
 
+_RESERVATION: Final = "seq, token, id, name, payload, attempt, policy, max_crashes, priority"
+
 # Served by sitq_tasks_queued.
 _NEXT: Final = f"""
-        SELECT seq, priority FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+        SELECT {_RESERVATION} FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
         ORDER BY priority DESC, seq LIMIT ?
 """
 
 # The same without suspects, but for one of them.
 _NEXT_WITH_ONE_SUSPECT: Final = f"""
-        SELECT seq, priority FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+        SELECT {_RESERVATION} FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
             AND (NOT ({SUSPECT}) OR seq = ?)
         ORDER BY priority DESC, seq LIMIT ?
+"""
+
+# By its key: a `RETURNING`, or an `IN (SELECT ...)`, has SQLite build a table for the occasion, at
+# the price of ten such changes.
+TAKE: Final = f"""
+    UPDATE sitq_tasks
+    SET {_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
+        started_ms = ?
+    WHERE seq = ? AND {_in(Move.RESERVE)}
 """
 
 # These three are served by sitq_tasks_suspects.
@@ -144,7 +155,7 @@ FIRST_SUSPECT: Final = f"""
 
 # What a lost answer has given to a worker. Served by sitq_tasks_held.
 FORGOTTEN: Final = f"""
-    SELECT seq, token, id, name, payload, attempt, policy, max_crashes, priority FROM sitq_tasks
+    SELECT {_RESERVATION} FROM sitq_tasks
     WHERE worker_id = ? AND {_in(Move.COMPLETE)}
         AND seq NOT IN (SELECT value FROM json_each(?))
     ORDER BY seq LIMIT ?
@@ -160,35 +171,22 @@ IS_REGISTERED: Final = "SELECT 1 FROM sitq_workers WHERE id = ?"
 
 @cache
 def look_statement(queues: int) -> str:
-    """For each of so many queues: when the first of its scheduled tasks is due, whether one is
-    queued, and whether a suspect is, in whichever queue.
+    """For each of so many queues: when the first of its scheduled tasks is due, whether a suspect
+    is queued, in whichever queue, and whether the worker that asks is known.
 
     An idle worker finds nothing most of the time, and is told so without an UPDATE.
     """
-    look = f"SELECT ({_NEXT_DUE}), EXISTS ({_NEXT}), EXISTS ({_SUSPECT_WAITS})"
+    look = f"SELECT ({_NEXT_DUE}), EXISTS ({_SUSPECT_WAITS}), EXISTS ({IS_REGISTERED})"
     return " UNION ALL ".join([look] * queues)
 
 
 @cache
-def reserve_statement(queues: int, next_: str = _NEXT) -> str:
-    """The reserve from so many queues: the best of each, and the best of those.
-
-    A worker whose row is gone gets nothing: its tasks would have no lease to run out.
-    RETURNING has no order of its own: the program sorts.
-    """
-    best = " UNION ALL ".join([f"SELECT * FROM ({next_})"] * queues) if queues > 1 else next_
-    chosen = (
-        f"SELECT seq FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
-        if queues > 1
-        else (f"SELECT seq FROM ({best})")
-    )
-    return f"""
-    UPDATE sitq_tasks
-    SET {_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
-        started_ms = ?
-    WHERE EXISTS ({IS_REGISTERED}) AND seq IN ({chosen})
-    RETURNING seq, token, id, name, payload, attempt, policy, max_crashes, priority
-    """
+def next_statement(queues: int, next_: str = _NEXT) -> str:
+    """The next tasks of so many queues: the best of each, and the best of those."""
+    if queues == 1:
+        return next_
+    best = " UNION ALL ".join([f"SELECT * FROM ({next_})"] * queues)
+    return f"SELECT {_RESERVATION} FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
 
 
 # -- statements: settle ----------------------------------------------------------------
@@ -437,29 +435,28 @@ def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:
 
 
 class _Look(NamedTuple):
-    """What a reserve could give: when the next scheduled task is due, and whether any waits."""
+    """What a reserve should know: when the next scheduled task is due, whether a suspect waits, and
+    whether the worker has a lease."""
 
     due_at: int | None
-    queued: bool
     suspect: bool
+    registered: bool
 
 
 def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
-    look = yield from _look_for(op.queues)
+    look = yield from _look_for(op)
+    if not look.registered:  # its tasks would have no lease to run out
+        return Unregistered()
     if look.due_at is not None and look.due_at <= now.wall_ms:
         yield Change(PROMOTE, [(queue, now.wall_ms) for queue in op.queues])
-        look = yield from _look_for(op.queues)
+        look = yield from _look_for(op)
     forgotten: Sequence[Row] = ()
     if op.known is not None:
         forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
-    fresh: Sequence[Row] = ()
-    if look.queued:
-        fresh = yield from _reserve_fresh(op, op.limit - len(forgotten), now, look)
+    fresh = yield from _take(op, op.limit - len(forgotten), now, look)
     rows = [*forgotten, *fresh]
-    if not rows and not (yield Query(IS_REGISTERED, (op.worker_id,))):
-        return Unregistered()
-    # By priority, then first come, first served.
-    rows.sort(key=lambda row: (-row[8], row[0]))
+    if forgotten:  # by priority, then first come, first served
+        rows.sort(key=lambda row: (-row[8], row[0]))
     tasks: list[Reservation] = []
     damaged: list[tuple[int, Settle]] = []
     for row in rows:
@@ -474,7 +471,7 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
     return Reserved(tuple(tasks), max(0, look.due_at - now.wall_ms) / 1000)
 
 
-def _reserve_fresh(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence[Row]]:
+def _take(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence[Row]]:
     """Give the next tasks, of the suspects one at most, and none to whoever holds one."""
     next_ = _NEXT
     allowed: tuple[int | None, ...] = ()
@@ -483,23 +480,22 @@ def _reserve_fresh(op: Reserve, limit: int, now: Moment, look: _Look) -> Program
         if not (yield Query(HOLDS_SUSPECT, (op.worker_id,))):
             first = yield Query(FIRST_SUSPECT, (json.dumps(op.queues),))
             allowed = first[0] if first else (None,)
-    per_queue = [param for queue in op.queues for param in (queue, *allowed, limit)]
+    params = [param for queue in op.queues for param in (queue, *allowed, limit)]
     if len(op.queues) > 1:
-        per_queue.append(limit)
-    return (
-        yield Query(
-            reserve_statement(len(op.queues), next_),
-            (op.worker_id, now.wall_ms, op.worker_id, *per_queue),
-        )
-    )
+        params.append(limit)
+    rows = yield Query(next_statement(len(op.queues), next_), params)
+    if rows:
+        yield Change(TAKE, [(op.worker_id, now.wall_ms, row[0]) for row in rows])
+    # as they stand now: with the next token, and one attempt more
+    return [(*row[:1], row[1] + 1, *row[2:5], row[5] + 1, *row[6:]) for row in rows]
 
 
-def _look_for(queues: Sequence[str]) -> Program[_Look]:
-    params = [param for queue in queues for param in (queue, queue, 1)]
-    rows = yield Query(look_statement(len(queues)), params)
+def _look_for(op: Reserve) -> Program[_Look]:
+    params = [param for queue in op.queues for param in (queue, op.worker_id)]
+    rows = yield Query(look_statement(len(op.queues)), params)
     due = [run_at_ms for run_at_ms, _, _ in rows if run_at_ms is not None]
-    queued = any(queued for _, queued, _ in rows)
-    return _Look(min(due, default=None), queued, bool(rows[0][2]))
+    _, suspect, registered = rows[0]
+    return _Look(min(due, default=None), bool(suspect), bool(registered))
 
 
 def _reservation(row: Row) -> Reservation:

@@ -12,7 +12,7 @@ HELD = "sitq_tasks_held (worker_id=?)"
 SUSPECTS = "sitq_tasks_suspects (state=?)"
 BY_SEQ = "INTEGER PRIMARY KEY (rowid=?)"
 BY_ID = "sqlite_autoindex_sitq_tasks_1 (id=?)"
-LOOKED_UP = ["sitq_tasks_scheduled (queue=?)", QUEUED, SUSPECTS]
+LOOKED_UP = ["sitq_tasks_scheduled (queue=?)", SUSPECTS]
 
 PLANS = {
     "EXISTING": (st.EXISTING, [BY_ID]),
@@ -23,12 +23,10 @@ PLANS = {
     "PROMOTE": (st.PROMOTE, [BY_SEQ, SCHEDULED]),
     "LOOK": (st.look_statement(1), LOOKED_UP),
     "LOOK at two": (st.look_statement(2), LOOKED_UP * 2),
-    "RESERVE": (st.reserve_statement(1), [BY_SEQ, QUEUED]),
-    "RESERVE from two": (st.reserve_statement(2), [BY_SEQ, QUEUED, QUEUED]),
-    "RESERVE with suspects": (
-        st.reserve_statement(1, st._NEXT_WITH_ONE_SUSPECT),
-        [BY_SEQ, QUEUED],
-    ),
+    "NEXT": (st.next_statement(1), [QUEUED]),
+    "NEXT of two": (st.next_statement(2), [QUEUED, QUEUED]),
+    "NEXT with suspects": (st.next_statement(1, st._NEXT_WITH_ONE_SUSPECT), [QUEUED]),
+    "TAKE": (st.TAKE, [BY_SEQ]),
     "HOLDS_SUSPECT": (st.HOLDS_SUSPECT, ["sitq_tasks_suspects (state=? AND worker_id=?)"]),
     "FIRST_SUSPECT": (st.FIRST_SUSPECT, [SUSPECTS]),
     "FORGOTTEN": (st.FORGOTTEN, [HELD]),
@@ -82,4 +80,4 @@ def test_a_statement_is_served_by_its_index(db, name) -> None:
     sorts = [step for step in plan if "TEMP B-TREE" in step]
     # Only the merge of several queues sorts (a handful of rows, the best of each), and of the few
     # suspects the first is sought.
-    assert bool(sorts) == (name in {"RESERVE from two", "FIRST_SUSPECT"}), plan
+    assert bool(sorts) == (name in {"NEXT of two", "FIRST_SUSPECT"}), plan

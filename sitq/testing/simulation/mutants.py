@@ -55,7 +55,7 @@ class Mutant(NamedTuple):
 def _make_statements_anew() -> None:
     """Forget the statements that are made of constants once."""
     sqlite.look_statement.cache_clear()
-    sqlite.reserve_statement.cache_clear()
+    sqlite.next_statement.cache_clear()
 
 
 class Caught(NamedTuple):
@@ -145,7 +145,10 @@ _LIST: Final = (
     Mutant(
         "dbos#541",
         "A reserve chooses tasks that another has chosen already, and takes them as well.",
-        (Edit(_SQL + "_NEXT", "state = 'queued'", "state IN ('queued', 'running')"),),
+        (
+            Edit(_SQL + "_NEXT", "state = 'queued'", "state IN ('queued', 'running')"),
+            Edit(_SQL + "TAKE", "state = 'queued'", "state IN ('queued', 'running')"),
+        ),
         "sqlite",
     ),
     Mutant(
