@@ -7,9 +7,9 @@ each statement, and no asyncio task that a cancellation could reach.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
@@ -30,6 +30,15 @@ def is_here() -> bool:
     return True
 
 
+class AsyncioTaskGroup(asyncio.TaskGroup):
+    """asyncio's own, with the face that trio's has."""
+
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any, name: str
+    ) -> None:
+        self.create_task(function(*args), name=name)
+
+
 class AsyncioLoop:
     name = "asyncio"
 
@@ -45,6 +54,9 @@ class AsyncioLoop:
     def soon_from_thread(self, function: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(function)
+
+    def task_group(self) -> AsyncioTaskGroup:
+        return AsyncioTaskGroup()
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         self._loop.add_reader(descriptor, readable)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import trio
@@ -29,6 +30,9 @@ class TrioLoop:
     def soon_from_thread(self, function: Callable[[], object]) -> None:
         with contextlib.suppress(trio.RunFinishedError):  # nobody listens any more
             self._token.run_sync_soon(function)
+
+    def task_group(self) -> AbstractAsyncContextManager[trio.Nursery]:
+        return trio.open_nursery()
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         async def look() -> None:

@@ -16,10 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
-import anyio.abc
 
 from sitq.adapters import chance, clocks
-from sitq.adapters.base import FOR_GOOD
+from sitq.adapters.base import FOR_GOOD, TaskGroup
 from sitq.adapters.calls import Execution, Workbench
 from sitq.adapters.leasing import LeaseByTheWorker, LeaseThread
 from sitq.adapters.loop_watch import LoopWatch
@@ -114,7 +113,7 @@ class WorkerDriver:
             watch=watch,
         )
         self._lease_is_over = anyio.Event()
-        self._tasks: anyio.abc.TaskGroup
+        self._tasks: TaskGroup
         self._executions: dict[TaskKey, Execution] = {}
         self._inbox: list[WorkerEvent] = []
         self._mail = anyio.Event()
@@ -132,7 +131,7 @@ class WorkerDriver:
         error: BaseException | None = None
         try:
             with hints.of_work(partial(self.post, Woken())):
-                async with anyio.create_task_group() as self._tasks:
+                async with self._session.loop.task_group() as self._tasks:
                     self._lease.start()
                     self.post(Started())
                     try:
