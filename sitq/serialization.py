@@ -14,7 +14,6 @@ Unpickling runs code: whoever can write to the store can run code as its workers
 `docs/explanation/security.md`.
 """
 
-import contextlib
 import pickle
 import sys
 import zlib
@@ -74,10 +73,12 @@ class CloudpickleSerializer(Serializer):
         # The C pickler is some ten times faster than cloudpickle. It would write what lives in
         # `__main__` by a reference that no other process can follow: any mention of that name
         # among the bytes sends the value to cloudpickle, at no more cost than a search.
-        with contextlib.suppress(Exception):  # whatever it was, cloudpickle has the last word
+        try:
             data = pickle.dumps(value, PROTOCOL)
             if b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
                 return BY_REFERENCE, data
+        except Exception:  # noqa: BLE001, S110  # whatever it was, cloudpickle has the last word
+            pass
         return BY_VALUE, cloudpickle.dumps(value, PROTOCOL)
 
     def stamps(self) -> tuple[str, ...]:

@@ -179,7 +179,6 @@ class Task(Generic[T_co]):
         self: "Task[T]", function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
     def __init__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        validation.function(function)
         validation.call(function, args, kwargs)
         self.function = function
         self.args = args
@@ -195,7 +194,8 @@ class Task(Generic[T_co]):
 
     def options(self, defaults: Options) -> Options:
         """Return the options of this call, where *defaults* are those of its queue."""
-        return (self._own or defaults).using(**self._changes)
+        own = self._own or defaults
+        return own.using(**self._changes) if self._changes else own
 
     @property
     def name(self) -> str:

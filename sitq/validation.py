@@ -138,11 +138,18 @@ def function(value: Any) -> None:
 
 
 _signatures: Final[WeakKeyDictionary[Any, inspect.Signature | None]] = WeakKeyDictionary()
+"""Of the functions that were found fit."""
 
 
 def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse arguments that *value* does not take, as far as its signature tells."""
-    signature = _signature(value)
+    """Refuse a call that no worker can make: of no function, or with arguments it does not take."""
+    try:
+        signature = _signatures[value]
+    except (KeyError, TypeError):  # a TypeError if it cannot be hashed or weakly referenced
+        function(value)
+        signature = _signature(value)
+        with contextlib.suppress(TypeError):
+            _signatures[value] = signature
     if signature is None:
         return
     try:
@@ -154,16 +161,9 @@ def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
     """Return the signature of *value*, None for the builtins that have none."""
     try:
-        return _signatures[value]
-    except (KeyError, TypeError):  # a TypeError if it cannot be hashed or weakly referenced
-        pass
-    try:
-        signature = inspect.signature(value)
+        return inspect.signature(value)
     except (ValueError, TypeError):
-        signature = None
-    with contextlib.suppress(TypeError):
-        _signatures[value] = signature
-    return signature
+        return None
 
 
 def _name(value: object) -> str:

@@ -98,6 +98,12 @@ class TaskGroup(Protocol):
     ) -> object: ...
 
 
+class Event(Protocol):
+    def set(self) -> object: ...
+
+    async def wait(self) -> object: ...
+
+
 class Loop(Protocol):
     """What is needed of an event loop beyond anyio."""
 
@@ -116,6 +122,10 @@ class Loop(Protocol):
 
     def task_group(self) -> AbstractAsyncContextManager[TaskGroup]:
         """Return the loop's own task group. anyio's costs three times as much for each task."""
+        ...
+
+    def event(self) -> Event:
+        """Return an event of the loop's own: whoever enqueues makes one."""
         ...
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:

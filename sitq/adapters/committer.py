@@ -1,15 +1,13 @@
 """Drives CommitMachine: group commit for all callers of one store in one event loop.
 
 What is submitted in one turn of the loop leaves in one transaction: the machine is told at the
-beginning of the next turn. A lone caller pays that turn, some microseconds; a hundred callers
-pay for one commit between them.
+beginning of the next turn, so that a hundred callers pay for one commit between them. A lone
+caller does not wait for that: while batches hold what one has asked, it is told at once.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias, assert_never
-
-import anyio
 
 from sitq.adapters.base import Answer, BatchError, Driver, Loop, in_doubt, refused
 from sitq.adapters.hints import Heard
@@ -54,7 +52,7 @@ class Committer:
         Cancelling gives up the wait, not the ops. Raises `StoreError` if nothing was stored,
         `CommitUnknownError` if that is not known, `BackendClosedError` after `close`.
         """
-        landed = anyio.Event()
+        landed = self._loop.event()
         answers: list[tuple[Outcome, ...] | SitqError] = []
 
         def reply(answer: tuple[Outcome, ...] | SitqError) -> None:
@@ -75,9 +73,16 @@ class Committer:
             return
         self._ticket += 1
         self._replies[self._ticket] = reply
+        group = Group(self._ticket, ops)
         if not self._groups:
+            if self._machine.is_at_leisure:
+                try:
+                    self._receive(Submitted((group,)))
+                except Exception as bug:  # noqa: BLE001  # callers are told by their replies
+                    self._loop.soon(partial(_raise, bug))
+                return
             self._loop.soon(self._end_turn)
-        self._groups.append(Group(self._ticket, ops))
+        self._groups.append(group)
 
     def begin_close(self, done: Callable[[], None]) -> None:
         """Commit what has been submitted, then close the driver; then call *done*."""
@@ -132,3 +137,7 @@ class Committer:
         else:
             self._heard(ops, answer)
             self._receive(Committed(batch_id, answer))
+
+
+def _raise(error: Exception) -> None:
+    raise error

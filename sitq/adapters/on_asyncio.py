@@ -58,6 +58,9 @@ class AsyncioLoop:
     def task_group(self) -> AsyncioTaskGroup:
         return AsyncioTaskGroup()
 
+    def event(self) -> asyncio.Event:
+        return asyncio.Event()
+
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         self._loop.add_reader(descriptor, readable)
         return partial(self._loop.remove_reader, descriptor)

@@ -34,6 +34,9 @@ class TrioLoop:
     def task_group(self) -> AbstractAsyncContextManager[trio.Nursery]:
         return trio.open_nursery()
 
+    def event(self) -> trio.Event:
+        return trio.Event()
+
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         async def look() -> None:
             with contextlib.suppress(trio.ClosedResourceError):

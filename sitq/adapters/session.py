@@ -87,7 +87,8 @@ class Session:
 
     async def opened(self) -> None:
         """Return once both connections are open; raise what kept them from it."""
-        await self._opened.wait()
+        if not self._opened.is_set():  # else this would cost a turn of the loop
+            await self._opened.wait()
         if self._error is not None:
             raise self._error
 

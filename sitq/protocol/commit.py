@@ -125,9 +125,18 @@ class CommitMachine:
         self._max_batch = max_batch
         self._waiting: deque[Group] = deque()
         self._in_flight: tuple[Group, ...] = ()
+        self._together = 0  # groups in the last batch
         self._batch_id = 0
         self._closing = False
         self._closed = False
+
+    @property
+    def is_at_leisure(self) -> bool:
+        """Whether nothing is under way, and the last batch held what one caller had asked.
+
+        What comes now need not wait for company.
+        """
+        return self._together <= 1 and not self._in_flight and not self._waiting
 
     def next_deadline(self) -> float | None:
         return None  # no timers, by design
@@ -177,6 +186,7 @@ class CommitMachine:
                 groups.append(self._waiting.popleft())
             ops = tuple(op for group in groups for op in group.ops)
         self._in_flight = tuple(groups)
+        self._together = len(groups)
         self._batch_id += 1
         return Commit(self._batch_id, ops)
 

@@ -75,21 +75,49 @@ async def callers(committer):
         tasks.cancel_scope.cancel()
 
 
-async def test_what_is_asked_in_one_turn_of_the_loop_leaves_in_one_transaction(
-    callers, driver
-) -> None:
+@pytest.fixture
+async def crowd(callers, driver):
+    """The callers of a committer whose last batch had held what several had asked."""
+    await callers.ask(x=LOOK, y=LOOK, z=LOOK)
+    while driver.begun:
+        driver.commit()
+        await settle_down()
+    callers.told.clear()
+    driver.batches.clear()
+    return callers
+
+
+async def test_a_lone_caller_does_not_wait_for_company(committer, driver) -> None:
+    answers = []
+    for n in range(1, 4):
+        committer.submit_nowait((LOOK,), answers.append)
+        assert len(driver.batches) == n, "in the very turn"
+        driver.commit()
+        assert len(answers) == n
+
+
+async def test_what_comes_while_one_is_alone_leaves_together(callers, driver) -> None:
     await callers.ask(a=LOOK, b=LOOK, c=LOOK)
+    assert [len(batch) for batch in driver.batches] == [1]
+    driver.commit()
+    assert [len(batch) for batch in driver.batches] == [1, 2]
+
+
+async def test_what_a_crowd_asks_in_one_turn_of_the_loop_leaves_in_one_transaction(
+    crowd, driver
+) -> None:
+    await crowd.ask(a=LOOK, b=LOOK, c=LOOK)
     assert [len(batch) for batch in driver.batches] == [3]
 
-    await callers.ask(d=LOOK, e=LOOK)
+    await crowd.ask(d=LOOK, e=LOOK)
     assert len(driver.batches) == 1, "one at a time"
     driver.commit()
     await settle_down()
     assert [len(batch) for batch in driver.batches] == [3, 2]
-    assert sorted(callers.told) == ["a", "b", "c"]
+    assert sorted(crowd.told) == ["a", "b", "c"]
     driver.commit()
     await settle_down()
-    assert sorted(callers.told) == ["a", "b", "c", "d", "e"]
+    assert sorted(crowd.told) == ["a", "b", "c", "d", "e"]
 
 
 async def test_news_is_passed_on_before_the_callers_are_answered(callers, driver, heard) -> None:
@@ -100,16 +128,16 @@ async def test_news_is_passed_on_before_the_callers_are_answered(callers, driver
     assert callers.told == {}
 
 
-async def test_a_failure_of_the_store_is_told_to_all_and_stored_nothing(callers, driver) -> None:
-    await callers.ask(a=LOOK, b=LOOK)
+async def test_a_failure_of_the_store_is_told_to_all_and_stored_nothing(crowd, driver) -> None:
+    await crowd.ask(a=LOOK, b=LOOK)
     driver.fail(StoreBusyError("locked"), Blame.STORE)
     await settle_down()
 
-    assert [type(error) for error in callers.told.values()] == [StoreBusyError, StoreBusyError]
-    await callers.ask(c=LOOK)
+    assert [type(error) for error in crowd.told.values()] == [StoreBusyError, StoreBusyError]
+    await crowd.ask(c=LOOK)
     driver.commit()
     await settle_down()
-    assert isinstance(callers.told["c"], tuple)
+    assert isinstance(crowd.told["c"], tuple)
 
 
 async def test_an_error_that_is_not_ours_is_told_as_ours_with_its_cause(callers, driver) -> None:
@@ -141,12 +169,12 @@ async def test_of_many_only_the_one_at_fault_is_refused(callers, driver) -> None
     assert refused == ["c11"]
 
 
-async def test_a_commit_that_was_cut_off_leaves_every_caller_in_doubt(callers, driver) -> None:
-    await callers.ask(a=LOOK, b=LOOK)
+async def test_a_commit_that_was_cut_off_leaves_every_caller_in_doubt(crowd, driver) -> None:
+    await crowd.ask(a=LOOK, b=LOOK)
     driver.fail(OSError("disk I/O error"), Blame.UNKNOWN)
     await settle_down()
 
-    assert [type(error) for error in callers.told.values()] == [CommitUnknownError] * 2
+    assert [type(error) for error in crowd.told.values()] == [CommitUnknownError] * 2
 
 
 async def test_closing_answers_everybody_first(committer, callers, driver) -> None:

@@ -258,3 +258,21 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_it_is_at_leisure_until_several_have_asked_at_once() -> None:
+    machine = CommitMachine()
+    assert machine.is_at_leisure
+
+    submit(machine, group(1))
+    assert not machine.is_at_leisure, "a batch is under way"
+    machine.receive(Committed(1, (Counted(()),)), 0.0)
+    assert machine.is_at_leisure
+
+    submit(machine, group(2), group(3))
+    machine.receive(Committed(2, (Counted(()),) * 2), 0.0)
+    assert not machine.is_at_leisure, "others may come in this turn, too"
+
+    submit(machine, group(4))
+    machine.receive(Committed(3, (Counted(()),)), 0.0)
+    assert machine.is_at_leisure
