@@ -33,7 +33,7 @@ from sitq.exceptions import (
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
 from sitq.storage.program import Change, Commit, Done, Program, Query, resume
-from sitq.storage.sqlite import READS, apply_batch
+from sitq.storage.sqlite import LOSABLE, READS, apply_batch
 from sitq.storage.sqlite_schema import check_again, check_database, open_database
 
 T = TypeVar("T")
@@ -83,6 +83,7 @@ class SqliteStore:
         self._db: sqlite3.Connection | None = None
         self._sibling: sqlite3.Connection | None = None
         self._opened: OpenedFile
+        self._syncs = settings.durability == "full"  # at the next COMMIT
         self._schema = -1  # SQLite's count of changes of the schema, when it was last looked at
         _live.add(self)
 
@@ -186,6 +187,8 @@ class SqliteStore:
         db = self._connection()
         path = self._settings.path
         try:
+            if self._settings.durability == "full":
+                self._sync(db, not LOSABLE.issuperset(map(type, ops)))
             outcomes = self._patiently(lambda: _run(db, self._batch(ops)))
         except SitqError as error:  # it is not our file any more, and nothing was written to it
             raise BatchError(error, Blame.STORE) from error
@@ -200,6 +203,13 @@ class SqliteStore:
         if not READS.issuperset(map(type, ops)):
             self._check_committed()
         return outcomes
+
+    def _sync(self, db: sqlite3.Connection, syncs: bool) -> None:
+        """Have the next COMMIT wait for the disk, or not."""
+        if syncs is not self._syncs:
+            # This pragma acts when it is compiled; `execute` would find it compiled already.
+            db.executescript(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
+            self._syncs = syncs
 
     def _batch(self, ops: Sequence[Op]) -> Program[tuple[Outcome, ...]]:
         """Apply *ops* to the file that was opened and no other, and to the schema that we know."""

@@ -45,7 +45,9 @@ def crashes(judge: Judge, points: list[Point]) -> Found:
     return Found(len(points), problems)
 
 
-def cuts(judge: Judge, points: list[Point], durability: str, *, long: bool) -> Found:
+def cuts(
+    judge: Judge, scenario: Scenario, points: list[Point], durability: str, *, long: bool
+) -> Found:
     """Cut the power at each of *points*, with each disk that this can leave."""
     tried, problems = 0, []
     before = None
@@ -64,7 +66,7 @@ def cuts(judge: Judge, points: list[Point], durability: str, *, long: bool) -> F
         ):
             tried += 1
             index, problem = judge(cut.image)
-            least = point.acked if durability == "full" else 0
+            least = scenario.least(point.acked) if durability == "full" else 0
             if problem is None and not least <= (index or 0) <= point.acked + 1:
                 problem = f"{point.acked} steps were answered, and the state is that after {index}"
             if problem is not None:

@@ -34,6 +34,7 @@ from sitq.protocol.ops import (
     Watch,
     WriteOp,
 )
+from sitq.storage.sqlite import LOSABLE
 from sitq.storage.sqlite_schema import STEPS, VERSION
 from tests.adapters.asked import new_task, register
 from tests.disk.disk import Image
@@ -56,6 +57,10 @@ class Step(NamedTuple):
     def changes(self) -> bool:
         """Say whether it takes the store to its next state."""
         return self.migrates or any(isinstance(op, get_args(WriteOp)) for op in self.ops)
+
+    @property
+    def outlives_a_power_cut(self) -> bool:
+        return self.migrates or not LOSABLE.issuperset(map(type, self.ops))
 
     def do(self, store: SqliteStore) -> None:
         if self.what == "apply":
@@ -94,6 +99,13 @@ class Scenario(NamedTuple):
     steps: Sequence[Step]
     first: int = 1
     """The first step whose calls are counted: most begin with an open store."""
+
+    def least(self, acked: int) -> int:
+        """Return the first state that a power cut may leave, once *acked* changes were answered."""
+        changes = [step for step in self.steps if step.changes][:acked]
+        while changes and not changes[-1].outlives_a_power_cut:
+            changes.pop()
+        return len(changes)
 
     def __str__(self) -> str:
         return self.name
@@ -179,6 +191,11 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _one("enqueue", Enqueue((new_task("a"),))),
     _one("enqueue many", BIG),
     _one("reserve", Reserve("w", ("default",), 3)),
+    Scenario(
+        "reserve, then complete",
+        busy,
+        (OPEN, asks(Reserve("w", ("default",), 1)), asks(_settle(11, Completed(b"v")))),
+    ),
     _one("register", register("new")),
     _one("renew", Renew("w", 60.0)),
     _one("complete", _settle(1, Completed(b"v"))),

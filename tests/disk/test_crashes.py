@@ -21,7 +21,7 @@ def test_a_crash_or_a_power_cut_at_any_call_leaves_the_state_before_or_after(
     for durability in ("full", "normal"):
         points = record(scenario, durability)
         killed = crashes(judge, points)
-        cut = cuts(judge, points, durability, long=long)
+        cut = cuts(judge, scenario, points, durability, long=long)
         # A transaction has 5 calls at the very least; each is left before it and after it.
         tried("crash points", killed.tried, least=10)
         tried("power cuts", cut.tried, least=len({point.disk.killed() for point in points}))

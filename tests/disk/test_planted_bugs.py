@@ -8,6 +8,7 @@ from sitq.adapters import sqlite as adapter
 from sitq.adapters.base import BatchError
 from sitq.adapters.sqlite import SqliteStore
 from sitq.protocol.commit import Blame
+from sitq.protocol.ops import Settle
 from sitq.storage.program import Commit, Done, Query, resume
 from tests.disk.crashing import crashes, cuts, record
 from tests.disk.failing import failures
@@ -24,9 +25,9 @@ def test_a_store_that_never_syncs_survives_crashes_and_no_power_cut() -> None:
     points = record(scenario, "off")
     assert crashes(judge, points).problems == []
 
-    problems = cuts(judge, points, "full", long=False).problems
+    problems = cuts(judge, scenario, points, "full", long=False).problems
     assert any("1 steps were answered, and the state is that after 0" in p for p in problems)
-    problems = cuts(judge, points, "normal", long=False).problems
+    problems = cuts(judge, scenario, points, "normal", long=False).problems
     assert any("malformed" in p or "integrity_check" in p or "between" in p for p in problems)
 
 
@@ -34,8 +35,18 @@ def test_a_store_that_syncs_less_than_it_says_loses_what_it_has_answered() -> No
     scenario = scenario_named("enqueue")
     judge = Judge(scenario)
     points = record(scenario, "normal")
-    assert cuts(judge, points, "normal", long=False).problems == []
-    assert cuts(judge, points, "full", long=False).problems != []
+    assert cuts(judge, scenario, points, "normal", long=False).problems == []
+    assert cuts(judge, scenario, points, "full", long=False).problems != []
+
+
+def test_a_settle_that_is_taken_for_a_reserve_is_lost_in_a_power_cut(monkeypatch) -> None:
+    monkeypatch.setattr(adapter, "LOSABLE", adapter.LOSABLE | {Settle})
+    scenario = scenario_named("reserve, then complete")
+    judge = Judge(scenario)
+    points = record(scenario)
+
+    problems = cuts(judge, scenario, points, "full", long=False).problems
+    assert any("2 steps were answered, and the state is that after" in p for p in problems)
 
 
 def test_a_batch_in_two_transactions_is_found_between_them(monkeypatch) -> None:
