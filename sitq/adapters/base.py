@@ -1,6 +1,6 @@
 """The seams: what applies a batch, and what an event loop must be able to do."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -94,7 +94,7 @@ class Driver(Protocol):
 
 class TaskGroup(Protocol):
     def start_soon(
-        self, function: Callable[..., Awaitable[Any]], /, *args: Any, name: str
+        self, function: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any, name: str
     ) -> object: ...
 
 

@@ -4,8 +4,8 @@
 
 The promises:
 - It holds at most `max_concurrency` tasks, threads that outlived their task counted in.
-- It reserves only what it starts at once: a task that an idle worker could start is never
-  held by a busy one.
+- It reserves what it starts at once, and of short tasks the next ones (see `ahead`): a task that an
+  idle worker could start is not kept by a busy one.
 - The settle of a finished task and the reserve that refills its slot leave in one `Store`,
   hence in one transaction, together with all else that became ready in the same turn.
 - It runs nothing that was reserved under a lease which it has lost, and settles nothing.
@@ -22,8 +22,10 @@ from enum import Enum, IntEnum
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
+from sitq.protocol.ahead import Ahead
 from sitq.protocol.message import message
 from sitq.protocol.ops import (
+    Aborted,
     Op,
     Outcome,
     Released,
@@ -34,6 +36,7 @@ from sitq.protocol.ops import (
     Settled,
     TaskKey,
     Unregistered,
+    Verdict,
 )
 from sitq.protocol.retry import Ending, Why, judge
 from sitq.protocol.timers import Timers, growing_pause
@@ -43,7 +46,6 @@ STORE_BACKOFF: Final = 0.2
 LONGEST_BACKOFF: Final = 5.0
 FEW: Final = 100
 """Time limits of ended tasks that do not matter."""
-FOR_EVER: Final = float("inf")
 
 
 class WorkerState(Enum):
@@ -58,21 +60,24 @@ class WorkerTimer(IntEnum):
     GRACE = 2  # what still runs is interrupted
     POLL = 3
     RETRY = 4  # until then storage is left alone
+    AHEAD = 5  # what is held ahead has waited too long
 
 
 # A member is looked up in its enum by a slow path of Python 3.11; these are quick, and shorter.
 NEW, RUNNING, DRAINING, STOPPED = WorkerState
-LEASE, GRACE, POLL, RETRY = WorkerTimer
+LEASE, GRACE, POLL, RETRY, AHEAD = WorkerTimer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """Times in seconds. *drain* ends the worker as soon as nothing is due."""
+    """Times in seconds. *drain* ends the worker as soon as nothing is due; *horizon* is within what
+    time a task must start that is held ahead."""
 
     queues: tuple[str, ...] = ("default",)
     max_concurrency: int = 1
     poll_interval: float = 1.0
     drain: bool = False
+    horizon: float = 0.01
 
 
 # -- events ----------------------------------------------------------------------------
@@ -214,6 +219,7 @@ WorkerEffect: TypeAlias = Store | Execute | Interrupt | Disown | Late | Stop
 class Running:
     task: Reservation
     worker_id: str
+    since: float
     why: Why | None = None  # set once it has been interrupted
 
 
@@ -228,6 +234,7 @@ class WorkerMachine:
         self._worker_id: str | None = None  # of the life whose lease is held
         self._over: str | None = None  # the last life that has ended
         self._running: dict[TaskKey, Running] = {}
+        self._ahead = Ahead(config.max_concurrency, config.horizon)  # under the lease that is held
         self._lingering = 0
         self._time_limits: list[tuple[float, TaskKey]] = []  # a heap; ended tasks are skipped
         self._settles: list[Settle] = []  # to leave with the next `Store`
@@ -258,12 +265,14 @@ class WorkerMachine:
         match event:  # what comes most often comes first
             case TurnEnded():
                 self._run_timers(now, effects)
+                if self._ahead:
+                    self._start_what_fits(now, effects)
                 if self._settles or self._wants_tasks:
                     self._store(effects)
                 if self.state is DRAINING:
                     self._check_done(effects)
             case TaskEnded():
-                self._task_ended(event)
+                self._task_ended(event, now)
             case Stored():
                 self._stored(self._asked.pop(event.ticket), event.outcomes, now, effects)
             case LeaseHeld():
@@ -276,6 +285,7 @@ class WorkerMachine:
                 self._lease_lost(worker_id, effects)
             case StopAsked(keys):
                 self._interrupt(keys, Why.USER, effects)
+                self._settle_ahead(self._ahead.remove(keys), Aborted())
             case ThreadReturned():
                 self._lingering -= 1
                 self._wants_tasks = True
@@ -291,8 +301,9 @@ class WorkerMachine:
 
     # -- one method for each event -------------------------------------------------------
 
-    def _task_ended(self, event: TaskEnded) -> None:
+    def _task_ended(self, event: TaskEnded, now: float) -> None:
         running = self._running.pop(event.key)
+        self._ahead.measure(now - running.since)
         if event.lingers:
             self._lingering += 1
         self._wants_tasks = True  # a slot is free
@@ -314,6 +325,7 @@ class WorkerMachine:
             self._worker_id = None
             self._over = worker_id
             self._timers.stop(LEASE)
+            self._ahead.clear()
         lost = [key for key, running in self._running.items() if running.worker_id == worker_id]
         self._interrupt(lost, Why.LEASE_LOST, effects)
         self._settles = [settle for settle in self._settles if settle.worker_id != worker_id]
@@ -329,6 +341,7 @@ class WorkerMachine:
             return
         self.state = DRAINING
         self._timers.stop(POLL)
+        self._settle_ahead(self._ahead.clear(), Released())
         if grace is not None:
             self._timers.pull_in(GRACE, now + grace)
 
@@ -359,13 +372,14 @@ class WorkerMachine:
     def _reserved(
         self, op: Reserve, outcome: Reserved, now: float, effects: list[WorkerEffect]
     ) -> None:
+        if self.state is not RUNNING:
+            self._settle_ahead(outcome.tasks, Released())
+            return
         for task in outcome.tasks:
-            if self.state is RUNNING:
+            if self.running < self.config.max_concurrency:
                 self._execute(task, op.worker_id, now, effects)
             else:
-                self._settles.append(Settle(task.key, task.id, op.worker_id, Released()))
-        if self.state is not RUNNING:
-            return
+                self._ahead.hold(task, now)
         if len(outcome.tasks) == op.limit:
             self._wants_tasks = True  # there may be more
             return
@@ -382,11 +396,17 @@ class WorkerMachine:
         self, task: Reservation, worker_id: str, now: float, effects: list[WorkerEffect]
     ) -> None:
         assert task.key not in self._running, "storage gave one token out twice"
-        self._running[task.key] = Running(task, worker_id)
+        self._running[task.key] = Running(task, worker_id, now)
         if task.policy.timeout is not None:
             self._forget_time_limits()
             heappush(self._time_limits, (now + task.policy.timeout, task.key))
         effects.append(Execute(task))
+
+    def _settle_ahead(self, tasks: Iterable[Reservation], verdict: Verdict) -> None:
+        """Give back what is held and was not started."""
+        assert self._worker_id is not None or not tasks
+        for task in tasks:
+            self._settles.append(Settle(task.key, task.id, self._worker_id or "", verdict))
 
     def _forget_time_limits(self) -> None:
         """Drop those of ended tasks, once they are many: behind a long task they would pile up."""
@@ -419,14 +439,26 @@ class WorkerMachine:
                     self._disown(effects)
                 case WorkerTimer.GRACE:
                     self._interrupt(list(self._running), Why.SHUTDOWN, effects)
-                case WorkerTimer.RETRY:
-                    pass  # `_store` may speak again
+                case WorkerTimer.RETRY | WorkerTimer.AHEAD:
+                    pass  # `_store` may speak again; `_start_what_fits` looks by itself
                 case _:
                     assert_never(timer)
         limits = self._time_limits
         while limits and limits[0][0] <= now:
             _, key = heappop(limits)
             self._interrupt((key,), Why.TIMEOUT, effects)
+
+    def _start_what_fits(self, now: float, effects: list[WorkerEffect]) -> None:
+        """Start what is held ahead, as far as there are slots; hand back what has waited too long."""
+        ahead = self._ahead
+        while ahead and self.running < self.config.max_concurrency:
+            assert self._worker_id is not None, "what is held ahead goes with the lease"
+            self._execute(ahead.next(), self._worker_id, now, effects)
+        self._settle_ahead(ahead.overdue(now), Released())
+        if ahead.deadline is None:
+            self._timers.stop(AHEAD)
+        else:
+            self._timers.set(AHEAD, ahead.deadline)
 
     def _interrupt(self, keys: Iterable[TaskKey], why: Why, effects: list[WorkerEffect]) -> None:
         """Order each task to stop, once. The first reason stands, unless the lease is lost."""
@@ -453,24 +485,25 @@ class WorkerMachine:
             and self.state is RUNNING
         ):
             free = self.config.max_concurrency - self.running
-            if free > 0:
-                ops.append(self._reserve(self._worker_id, free))
+            limit = free + self._ahead.room()
+            if limit > 0:
+                ops.append(self._reserve(self._worker_id, limit))
         if ops:
             self._ticket += 1
             asked = self._asked[self._ticket] = tuple(ops)
             effects.append(Store(self._ticket, asked))
 
-    def _reserve(self, worker_id: str, free: int) -> Reserve:
+    def _reserve(self, worker_id: str, limit: int) -> Reserve:
         self._wants_tasks = False
         self._reserving = True
         self._timers.stop(POLL)
         known = self._known() if self._lost_an_answer else None
-        return Reserve(worker_id, self.config.queues, free, known)
+        return Reserve(worker_id, self.config.queues, limit, known)
 
     def _known(self) -> tuple[int, ...]:
         """Return the numbers of all tasks that are or may be held, as far as is known here."""
         settles = [op for ops in self._asked.values() for op in ops if isinstance(op, Settle)]
-        keys = {*self._running, *(op.key for op in settles)}
+        keys = {*self._running, *self._ahead.keys, *(op.key for op in settles)}
         return tuple(sorted(key.seq for key in keys))
 
     def _check_done(self, effects: list[WorkerEffect]) -> None:

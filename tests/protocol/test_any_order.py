@@ -8,7 +8,9 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sitq.protocol import lease as le, worker as wo
+from sitq.protocol.ahead import MOST
 from sitq.protocol.ops import (
+    Aborted,
     Prune,
     Pruned,
     Register,
@@ -42,7 +44,7 @@ TIMES = st.sampled_from([0.0, 0.05, 0.2, 1.0, 5.0])
 class AnyWorker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        config = wo.WorkerConfig(max_concurrency=SLOTS, poll_interval=1.0)
+        config = wo.WorkerConfig(max_concurrency=SLOTS, poll_interval=1.0, horizon=1.0)
         self.machine = wo.WorkerMachine(config, lambda: 0.5)
         self.now = 0.0
         self.tasks = 0
@@ -53,6 +55,7 @@ class AnyWorker(RuleBasedStateMachine):
         self.lingering = 0
         self.questions: dict[int, tuple] = {}
         self.unsettled: dict[TaskKey, str] = {}  # ended under a lease, by worker id
+        self.given: set[TaskKey] = set()  # under the lease that is held, and not executed
         self.executed: set[TaskKey] = set()
         self.stop_asked = self.stopped = False
         self.tell(wo.Started())
@@ -69,6 +72,7 @@ class AnyWorker(RuleBasedStateMachine):
                     assert task.key not in self.executed, "one key is executed once"
                     assert not self.stop_asked, "nothing starts after a stop was asked"
                     self.executed.add(task.key)
+                    self.given.discard(task.key)
                     self.running[task.key] = (task, self.machine._worker_id)
                 case wo.Interrupt(key, why):
                     assert key in self.running
@@ -95,10 +99,11 @@ class AnyWorker(RuleBasedStateMachine):
         assert len([op for op in under_way if isinstance(op, Reserve)]) <= 1
         for reserve in reserves:
             assert not self.stop_asked
-            assert 0 < reserve.limit <= SLOTS - len(self.running) - self.lingering
+            assert 0 < reserve.limit <= SLOTS - len(self.running) - self.lingering + MOST
         for op in ops:
-            if isinstance(op, Settle) and not isinstance(op.verdict, Released):
-                assert op.key in self.unsettled, "only what ended under a lease is settled"
+            if isinstance(op, Settle) and op.key not in self.unsettled:
+                assert op.key in self.given, "only what ended under a lease is settled"
+                assert isinstance(op.verdict, Released | Aborted)
 
     @rule(passed=TIMES)
     def time_passes(self, passed) -> None:
@@ -145,7 +150,7 @@ class AnyWorker(RuleBasedStateMachine):
             elif op.worker_id != self.life:
                 outcomes.append(Unregistered())
             else:
-                outcomes.append(self.reserved(data.draw(st.integers(0, op.limit))))
+                outcomes.append(self.reserved(data.draw(st.integers(0, min(op.limit, 2 * SLOTS)))))
         self.tell(wo.Stored(ticket, tuple(outcomes)))
 
     def reserved(self, count) -> Reserved:
@@ -154,6 +159,7 @@ class AnyWorker(RuleBasedStateMachine):
             self.tasks += 1
             policy = TaskPolicy(timeout=(None, 0.1, 3.0)[self.tasks % 3])
             new.append(Reservation(TaskKey(self.tasks, 1), str(self.tasks), "f", b"", 1, policy))
+        self.given |= {task.key for task in new}
         return Reserved(tuple(new), 0.5)
 
     @rule(data=st.data(), lingers=st.booleans())
@@ -184,8 +190,8 @@ class AnyWorker(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_caller_cancels(self, data) -> None:
-        if self.running:
-            key = data.draw(st.sampled_from(sorted(self.running)))
+        if self.running or self.given:
+            key = data.draw(st.sampled_from(sorted({*self.running, *self.given})))
             self.tell(wo.StopAsked((key, TaskKey(0, 0))))
 
     @rule(grace=st.sampled_from([None, 0.0, 3.0]))

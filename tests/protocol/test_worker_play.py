@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from hypothesis import given, settings, strategies as st
 
+from sitq.protocol.ahead import MOST, PATIENCE
 from sitq.protocol.ops import (
+    Aborted,
     Failure,
     Released,
     Reservation,
@@ -74,9 +76,12 @@ class Execution:
 
 
 class World:
-    def __init__(self, choose, *, slots: int, drain: bool) -> None:
+    def __init__(self, choose, *, slots: int, drain: bool, horizon: float) -> None:
         self.choose = choose
-        config = WorkerConfig(max_concurrency=slots, poll_interval=POLL, drain=drain)
+        self.patience = PATIENCE * horizon
+        config = WorkerConfig(
+            max_concurrency=slots, poll_interval=POLL, drain=drain, horizon=horizon
+        )
         self.machine = WorkerMachine(config, lambda: UNIT)
         self.slots = slots
         self.now = 0.0
@@ -87,6 +92,7 @@ class World:
         self.crossing: str | None = None  # it let go of this one, which has not been confirmed
         self.executing: dict[TaskKey, Execution] = {}
         self.executed: set[TaskKey] = set()
+        self.held: dict[TaskKey, float] = {}  # ahead, since when
         self.owed: dict[TaskKey, tuple[str, Verdict]] = {}
         self.asked: dict[int, tuple[Settle | Reserve, ...]] = {}
         self.failures = 0  # of the store, in a row
@@ -122,10 +128,12 @@ class World:
         assert not self.stop_asked, "nothing starts after a stop"
         assert self.life is not None, "nothing starts without a lease"
         self.executed.add(task.key)
+        self.held.pop(task.key, None)
         self.executing[task.key] = Execution(task, self.life)
 
     def the_turn_ends(self) -> None:
         effects = self.tell(TurnEnded())
+        self.some_may_be_handed_back()
         stores = [effect for effect in effects if isinstance(effect, Store)]
         assert len(stores) <= 1, "all leaves in one breath"
         for store in stores:
@@ -138,6 +146,17 @@ class World:
         assert self.stopped == (self.stop_asked and nothing_left), "it has nothing left, and stays"
         assert self.life is None or self.now < self.life_ends, "a lease is held too long"
         self.check_when_it_comes_back()
+
+    def some_may_be_handed_back(self) -> None:
+        """What is held ahead starts when there is a slot, or goes back once the first is overdue."""
+        held = {key: since for key, since in self.held.items() if key in self.machine._ahead.keys}
+        if held != self.held:
+            assert not held, "all go back together"
+            assert min(self.held.values()) + self.patience <= self.now, "it had time left"
+            self.owed |= dict.fromkeys(self.held, (self.life, Released()))
+        assert not held or self.machine.running == self.slots, "a slot is free, and it holds tasks"
+        assert all(since + self.patience > self.now for since in held.values()), "it hoards"
+        self.held = held
 
     def is_asked(self, store: Store) -> None:
         assert self.now >= self.quiet_until, "a store that failed is left alone for a while"
@@ -157,7 +176,8 @@ class World:
         assert not self.reserve_is_under_way(), "one question for tasks at a time"
         assert not self.stop_asked
         assert reserve.worker_id == self.life
-        assert reserve.limit == self.slots - self.machine.running > 0
+        free = self.slots - self.machine.running
+        assert max(free, 1) <= reserve.limit <= free + (MOST if self.patience else 0)
 
     def check_when_it_comes_back(self) -> None:
         deadline = self.machine.next_deadline()
@@ -180,6 +200,7 @@ class World:
         self.over.add(worker_id)
         self.life = None if self.life == worker_id else self.life
         self.owed = {key: owed for key, owed in self.owed.items() if owed[0] != worker_id}
+        self.held.clear()
         for execution in self.executing.values():
             if execution.worker_id == worker_id and execution.why is not None:
                 execution.why = Why.LEASE_LOST
@@ -192,6 +213,7 @@ class World:
         can += [self.it_is_started] * 4 if self.machine.state is WorkerState.NEW else []
         can += [self.a_stop_is_asked] if self.choose(range(12)) == 11 else []
         can += [self.a_task_ends] * 4 + [self.callers_cancel] if self.executing else []
+        can += [self.callers_cancel_what_is_held] if self.held else []
         can += [self.the_store_answers] * 6 + [self.the_store_fails] if self.asked else []
         can += [self.the_lease_is_lost] if self.lives else []
         can += [self.old_news_arrive] if self.crossing else []
@@ -240,6 +262,12 @@ class World:
     def callers_cancel(self) -> None:
         self.tell(StopAsked((TaskKey(0, 9), self.choose(sorted(self.executing)))))
 
+    def callers_cancel_what_is_held(self) -> None:
+        key = self.choose(sorted(self.held))
+        del self.held[key]
+        self.owed[key] = (self.life, Aborted())
+        self.tell(StopAsked((key,)))
+
     def a_task_ends(self) -> None:
         ending = self.choose(ENDINGS)
         lingers = ending == Interrupted() and self.choose([False, True])
@@ -261,8 +289,14 @@ class World:
         """Any of its questions."""
         ticket = self.choose(sorted(self.asked))
         self.failures = 0
-        outcomes = tuple(self.outcome(op) for op in self.asked.pop(ticket))
+        ops = self.asked.pop(ticket)
+        outcomes = tuple(self.outcome(op) for op in ops)
         effects = self.tell(Stored(ticket, outcomes))
+        for op, outcome in zip(ops, outcomes, strict=True):
+            if isinstance(outcome, Reserved) and op.worker_id == self.life:
+                given = {task.key: self.now for task in outcome.tasks}
+                self.held |= {k: at for k, at in given.items() if k not in self.executed}
+        self.held = {key: at for key, at in self.held.items() if key not in self.owed}
         refused = [outcome for outcome in outcomes if outcome == Settled(False)]
         assert len([effect for effect in effects if isinstance(effect, Late)]) == len(refused)
         if self.machine.state is WorkerState.DRAINING and not self.stop_asked:
@@ -283,7 +317,7 @@ class World:
 
     def given(self, reserve: Reserve) -> Reserved:
         tasks = []
-        for _ in range(min(self.choose([1, 2, 4, 0]), reserve.limit)):
+        for _ in range(min(self.choose([1, 2, 4, 0, 9]), reserve.limit)):
             self.tasks += 1
             key, policy = TaskKey(self.tasks, 1), self.choose(POLICIES)
             tasks.append(Reservation(key, f"t{self.tasks}", "f", b"", 1, policy))
@@ -300,14 +334,19 @@ class World:
         self.tell(StoreFailed(ticket, OSError("disk")))
 
     def a_stop_is_asked(self) -> None:
-        self.stop_asked = True
+        self.all_are_handed_back()
         self.tell(StopRequested(self.choose([None, 0.0, 2.0])))
+
+    def all_are_handed_back(self) -> None:
+        self.stop_asked = True
+        self.owed |= dict.fromkeys(self.held, (self.life, Released()))
+        self.held.clear()
 
     # -- the end ---------------------------------------------------------------------------
 
     def comes_to_its_end(self) -> None:
         """Whatever has been, a stop without grace ends it, once the store answers again."""
-        self.stop_asked = True
+        self.all_are_handed_back()
         self.tell(StopRequested(0.0))
         for _ in range(5):
             self.the_turn_ends()
@@ -333,9 +372,14 @@ class World:
     drain=st.sampled_from([False, False, False, True]),
     started=st.sampled_from([True, True, True, False]),
     events=st.integers(20, 80),
+    horizon=st.sampled_from([0.0, 0.01, 1.0]),
 )
-def test_whatever_happens_a_worker_keeps_its_promises(data, slots, drain, started, events) -> None:
-    world = World(lambda of: data.draw(st.sampled_from(of)), slots=slots, drain=drain)
+def test_whatever_happens_a_worker_keeps_its_promises(
+    *, data, slots, drain, started, events, horizon
+) -> None:
+    world = World(
+        lambda of: data.draw(st.sampled_from(of)), slots=slots, drain=drain, horizon=horizon
+    )
     if started:
         world.it_is_started()
         world.the_lease_is_held()

@@ -1,0 +1,89 @@
+"""How many tasks a worker holds ahead of its slots.
+
+A task of some microseconds is over long before the next one could be fetched. So a worker of such
+tasks has the next ones already, and the store is asked while they run.
+
+The promises:
+- Held ahead is only what starts within the horizon, going by how long tasks have taken of late.
+- What has not started after five times that is handed back, and nothing is held ahead until tasks
+  are seen to be short again.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from sitq.protocol.ops import Reservation, TaskKey
+
+MOST: Final = 200
+"""Tasks: beyond some hundreds a transaction gets longer but no cheaper."""
+PATIENCE: Final = 5
+"""Horizons that one may wait: a busy machine makes everything take longer, now and then."""
+WEIGHT: Final = 0.125
+"""Of the latest task in the average."""
+SHORTEST: Final = 1e-6
+"""Seconds: clocks are not finer."""
+
+
+class Ahead:
+    """First come, first served. *horizon* in seconds; 0 holds nothing ahead."""
+
+    def __init__(self, slots: int, horizon: float) -> None:
+        self._slots = slots
+        self._horizon = horizon
+        self._held: deque[tuple[float, Reservation]] = deque()  # since when
+        self._length: float | None = None  # of a task, on average; None: nobody knows
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def keys(self) -> list[TaskKey]:
+        return [task.key for _, task in self._held]
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first of them has waited too long."""
+        return self._held[0][0] + PATIENCE * self._horizon if self._held else None
+
+    def measure(self, length: float) -> None:
+        """Take note of how long a task has taken."""
+        if self._length is None:
+            self._length = length
+        else:
+            self._length += WEIGHT * (length - self._length)
+
+    def room(self) -> int:
+        """Return how many more to fetch: none while half of what may be held is there."""
+        if self._length is None:
+            return 0
+        most = min(MOST, int(self._slots * self._horizon / max(self._length, SHORTEST)))
+        return most - len(self._held) if len(self._held) <= most // 2 else 0
+
+    def hold(self, task: Reservation, now: float) -> None:
+        self._held.append((now, task))
+
+    def next(self) -> Reservation:
+        return self._held.popleft()[1]
+
+    def overdue(self, now: float) -> list[Reservation]:
+        """Return all that is held, to be handed back, if the first has waited too long."""
+        deadline = self.deadline
+        if deadline is None or now < deadline:
+            return []
+        self._length = None
+        return self.clear()
+
+    def clear(self) -> list[Reservation]:
+        """Hold nothing any more; return what was held."""
+        held = [task for _, task in self._held]
+        self._held.clear()
+        return held
+
+    def remove(self, keys: Iterable[TaskKey]) -> list[Reservation]:
+        """Hold these no more; return those of them that were held."""
+        wanted = frozenset(keys)
+        removed = [task for _, task in self._held if task.key in wanted]
+        if removed:
+            self._held = deque(one for one in self._held if one[1].key not in wanted)
+        return removed

@@ -1,0 +1,127 @@
+"""What is held ahead of the slots, how much of it, and for how long."""
+
+import pytest
+
+from sitq.protocol.ahead import MOST, Ahead
+from sitq.protocol.ops import (
+    Aborted,
+    Completed,
+    Released,
+    Reservation,
+    Reserved,
+    Settled,
+    TaskKey,
+)
+from sitq.protocol.retry import Why
+from sitq.protocol.worker import (
+    Execute,
+    Interrupt,
+    LeaseLost,
+    StopAsked,
+    StopRequested,
+    StoreFailed,
+    TaskEnded,
+)
+from tests.protocol.told import DONE, Told, holding, reserve, settle, task
+
+
+def held(ahead: Ahead, *tasks: Reservation, now: float = 0.0) -> Ahead:
+    for one in tasks:
+        ahead.hold(one, now)
+    return ahead
+
+
+def test_nothing_is_held_ahead_until_it_is_known_how_long_tasks_take() -> None:
+    assert Ahead(slots=1, horizon=0.01).room() == 0
+
+
+@pytest.mark.parametrize(
+    ("slots", "length", "room"),
+    [(1, 0.011, 0), (1, 0.01, 1), (1, 0.001, 10), (4, 0.01, 4), (4, 0.1, 0), (1, 0.0, MOST)],
+)
+def test_as_many_are_held_as_start_within_the_horizon(slots, length, room) -> None:
+    ahead = Ahead(slots=slots, horizon=0.01)
+    ahead.measure(length)
+    assert ahead.room() == room
+
+
+def test_more_is_fetched_once_half_of_it_has_started() -> None:
+    ahead = held(Ahead(slots=1, horizon=0.01), *map(task, range(6)))
+    ahead.measure(0.001)
+    assert ahead.room() == 0
+    ahead.next()
+    assert ahead.room() == 5
+
+
+def test_a_long_task_among_short_ones_counts() -> None:
+    ahead = Ahead(slots=1, horizon=0.01)
+    for _ in range(20):
+        ahead.measure(0.0001)
+    ahead.measure(1.0)
+    assert ahead.room() == 0
+
+
+def test_what_has_waited_too_long_is_handed_back_and_no_more_is_fetched() -> None:
+    ahead = held(Ahead(slots=1, horizon=0.01), task(1), task(2), now=3.0)
+    ahead.measure(0.001)
+    assert ahead.overdue(3.04) == []
+    assert ahead.overdue(3.051) == [task(1), task(2)]
+    assert len(ahead) == ahead.room() == 0
+    assert ahead.deadline is None
+
+
+# -- in a worker --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told() -> Told:
+    """A worker of one slot, which has seen a task of 1 ms, runs t2 and holds t3 and t4 ahead."""
+    told = holding(1, horizon=0.003)
+    assert told.turn(TaskEnded(TaskKey(1, 1), DONE), now=0.001) == [
+        [settle(1, Completed(b"ok")), reserve(4)]
+    ]
+    given = Reserved((task(2), task(3), task(4)))
+    assert told.stored(Settled(True), given, now=0.001) == [Execute(task(2))]
+    return told
+
+
+def ended(n) -> TaskEnded:
+    return TaskEnded(TaskKey(n, 1), DONE)
+
+
+def test_the_next_one_starts_in_the_turn_in_which_a_slot_is_free(told) -> None:
+    assert told.turn(ended(2), now=0.002)[0] == Execute(task(3))
+
+
+def test_a_stop_hands_back_what_is_held(told) -> None:
+    (ops,) = told.turn(StopRequested(), now=0.002)
+    assert ops == [settle(3, Released()), settle(4, Released())]
+
+
+def test_what_is_held_goes_with_the_lease(told) -> None:
+    assert told.turn(LeaseLost("w"), now=0.002) == [Interrupt(TaskKey(2, 1), Why.LEASE_LOST)]
+    assert told.turn(ended(2), now=0.003) == []
+
+
+def test_what_a_caller_cancels_is_not_started(told) -> None:
+    (ops,) = told.turn(StopAsked((TaskKey(3, 1),)), now=0.002)
+    assert ops == [settle(3, Aborted())]
+    assert told.turn(ended(2), now=0.003)[0] == Execute(task(4))
+
+
+def test_what_waits_behind_a_long_task_is_handed_back(told) -> None:
+    assert told.machine.next_deadline() == pytest.approx(0.001 + 0.015)
+    (ops,) = told.turn(now=0.017)
+    assert ops == [settle(3, Released()), settle(4, Released())]
+    assert told.machine.next_deadline() > 1.0
+
+
+def test_what_is_held_is_known_to_a_worker_that_has_lost_an_answer() -> None:
+    told = holding(1, horizon=1.0)
+    told.turn(ended(1), now=0.001)
+    told.stored(Settled(True), Reserved((task(2), task(3), task(4))), now=0.001)
+    assert told.turn(ended(2), now=0.002)[1][1] == reserve(MOST - 1)
+    told.turn(StoreFailed(told.ticket, OSError("disk")), now=0.002)
+
+    (ops,) = told.turn(now=0.21)
+    assert ops == [settle(2, Completed(b"ok")), reserve(MOST - 1, known=(3, 4))]
