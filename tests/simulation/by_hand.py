@@ -12,6 +12,7 @@ NODE = NodePlan(
     max_batch=500,
     starts_at=0.0,
     retention=None,
+    horizon=0.01,
 )
 TASK = TaskPlan(
     id="t0",

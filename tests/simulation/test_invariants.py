@@ -225,6 +225,12 @@ def _something_is_kept(w: Written) -> None:
     w.worker().note(Kind.STOPPED, value={"running": 1})
 
 
+@breaks("L14")
+def _hoarded(w: Written) -> dict:
+    w.worker().enqueued("t0").reserved("t0").later(7).begun("t0")
+    return {"patience": {"a": 5.0}, "undisturbed": True}
+
+
 @pytest.mark.parametrize("invariant", CASES)
 def test_a_history_that_breaks_it_is_caught_by_it_alone(invariant) -> None:
     assert broken_by(CASES[invariant]) == [invariant]
@@ -243,6 +249,13 @@ def test_a_history_in_which_all_is_well_breaks_nothing() -> None:
         return {"presence": True, "undisturbed": True}
 
     assert broken_by(write) == []
+
+
+def test_a_worker_that_is_to_stop_starts_nothing() -> None:
+    def write(w: Written) -> dict:
+        w.worker(slots=2).enqueued("t0").reserved("t0").note(Kind.STOP_ASKED).later(2).begun("t0")
+
+    assert broken_by(write) == ["S17"]
 
 
 # -- what looks like a breach, and is none ------------------------------------------------

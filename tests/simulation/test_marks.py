@@ -149,6 +149,11 @@ def _handed_back(w: Written) -> None:
     w.worker().enqueued("t0").started("t0").settled("t0", S.QUEUED, Released(), attempt=0)
 
 
+@reaches("handed back unstarted", "handed back")
+def _held_ahead(w: Written) -> None:
+    w.worker().enqueued("t0").reserved("t0").settled("t0", S.QUEUED, Released(), attempt=0)
+
+
 @reaches("retired with tasks")
 def _retired(w: Written) -> None:
     w.worker().enqueued("t0").reserved("t0").commit((Retire("a1.1"), Retired(1)))

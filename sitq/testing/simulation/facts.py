@@ -31,7 +31,7 @@ class Task:
     """What is known of a task so far."""
 
     __slots__ = (
-        "acknowledged", "begun", "cancelled", "charged", "crashes", "ended_at", "inserted", "interrupted",
+        "acknowledged", "begun", "cancelled", "charged", "crashes", "ended_at", "given_at", "inserted", "interrupted",
         "known", "new", "pending", "queued_at", "refused", "result", "seq", "settled", "starts",
         "state", "stop_at", "token", "unknown", "was_scheduled", "worker",
     )  # fmt: skip
@@ -56,6 +56,7 @@ class Task:
         self.known: set[int] = set()  # tokens
         self.begun: set[int] = set()  # tokens whose function was started
         self.result: bytes | None = None
+        self.given_at = 0.0  # to its worker
         self.queued_at = 0.0
         self.was_scheduled = False
         self.ended_at: float | None = None
@@ -81,7 +82,7 @@ class Proc:
 
     __slots__ = (
         "alive", "blocked_until", "busy_until", "denied", "free_since", "held", "killed_at",
-        "over_at", "paused_until", "poll", "queues", "runs", "slots", "stop_at", "stopped",
+        "over_at", "patience", "paused_until", "poll", "queues", "runs", "slots", "stop_at", "stopped",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -90,6 +91,7 @@ class Proc:
         self.slots = 1
         self.queues: tuple[str, ...] = ()
         self.poll = 0.0
+        self.patience: float | None = None
         self.held: str | None = None
         self.runs: dict[tuple[str, int], Run] = {}
         self.free_since: float | None = None
@@ -111,12 +113,14 @@ class Facts:
         calm: bool,
         presence: bool,
         polls: dict[str, float],
+        patience: dict[str, float],
         recovers_within: float,
         undisturbed: bool,
     ) -> None:
         self.calm = calm
         self.presence = presence
         self.polls = polls
+        self.patience = patience
         self.recovers_within = recovers_within
         self.undisturbed = undisturbed
         self.violations: list[Violation] = []
@@ -147,6 +151,7 @@ class Facts:
         if proc is None:
             proc = self.procs[name] = Proc()
             proc.poll = self.polls.get(name[:1], 0.0)
+            proc.patience = self.patience.get(name[:1])
         return proc
 
     def note_ready(self) -> None:

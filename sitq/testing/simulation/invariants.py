@@ -51,7 +51,7 @@ INVARIANTS: Final = {
     "S14": "A worker that runs keeps its lease, however its event loop is blocked.",
     "S15": "What was cancelled does not start afterwards, nor comes back.",
     "S16": "A worker runs no more tasks than it has slots.",
-    "S17": "A worker that has stopped does nothing, and keeps nothing.",
+    "S17": "A worker that is to stop starts nothing; one that has stopped does and keeps nothing.",
     "S18": "A task moves only as the table of its life allows.",
     "S21": "Of the tasks that wait, the one of the highest priority comes first, then the oldest.",
     "S24": "The store stays whole: SQLite finds nothing wrong with it.",
@@ -67,6 +67,7 @@ INVARIANTS: Final = {
     "L8": "A task that runs longer than its time limit is told to stop.",
     "L9": "While the store fails, nobody asks it again without a pause.",
     "L13": "Nothing is kept of a task that is over.",
+    "L14": "What a worker holds ahead of its slots starts within its time, or is handed back.",
 }
 
 
@@ -74,7 +75,8 @@ class Checker:
     """Reads a history once, from the beginning to the end.
 
     *calm* says that nothing was to go wrong, *presence* that processes see each other die, *polls*
-    how often each process looks for tasks, and *recovers_within* for how many seconds after the
+    how often each process looks for tasks, *patience* how long a task may be held ahead by each,
+    and *recovers_within* for how many seconds after the
     last fault the pauses that followed it may last; *undisturbed* that the store never failed a
     process, and no word was late.
     """
@@ -85,6 +87,7 @@ class Checker:
         calm: bool = False,
         presence: bool = False,
         polls: dict[str, float] | None = None,
+        patience: dict[str, float] | None = None,
         recovers_within: float = 0.0,
         undisturbed: bool = False,
     ) -> None:
@@ -92,6 +95,7 @@ class Checker:
             calm=calm,
             presence=presence,
             polls=polls or {},
+            patience=patience or {},
             recovers_within=recovers_within,
             undisturbed=undisturbed,
         )
@@ -242,6 +246,12 @@ class Checker:
             )
         if proc.stopped:
             self.facts.fail("S17", f"{event.who} has stopped, and starts {event.task}")
+        if proc.stop_at is not None:
+            late = event.at - max(proc.stop_at, proc.paused_until, proc.blocked_until)
+            if late > SLACK / 6:
+                self.facts.fail(
+                    "S17", f"{event.who} was to stop {late:.1f} s ago, and starts {event.task}"
+                )
         for name, other in self.facts.procs.items():
             for (task_id, token), run in other.runs.items():
                 # The one of the older token may have slept between its reserve and this start.
@@ -269,6 +279,12 @@ class Checker:
             self.facts.fail("S6", f"{event.task} (token {event.token}) starts once more")
         task.begun.add(event.token)
         task.interrupted.discard((event.who, event.token))  # that was a task of before
+        if proc.patience is not None and self.facts.undisturbed:
+            since = max(task.given_at, proc.paused_until, proc.blocked_until)
+            if event.at - since > proc.patience + SLACK:
+                self.facts.fail(
+                    "L14", f"{event.who} held {event.task} for {event.at - since:.1f} s, unstarted"
+                )
         # Just after a pause its lease may be over, and the news of that not yet there.
         if proc.blocked_until > event.at or 0 < proc.paused_until > event.at - SLACK:
             run.excused = True

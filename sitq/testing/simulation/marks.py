@@ -46,6 +46,7 @@ MARKS: Final = {
     "killed between reserve and start": "A process died holding a task that it had not begun.",
     "killed between end and verdict": "A process died after a function had ended.",
     "handed back": "A stop interrupted a task, which went back uncharged.",
+    "handed back unstarted": "A worker gave back a task that it had held ahead.",
     "retired with tasks": "A stop found tasks that were held and never heard of.",
     "cancelled while waiting": "A task was cancelled before it began.",
     "cancelled while running": "A task was cancelled while it ran.",
@@ -224,7 +225,10 @@ class _Reader:
             self._mark("given up", change.token > change.old_token)
             self._mark("last attempt", change.attempt > 1)
         elif change.new is QUEUED:
-            self._mark("handed back", change.token == change.old_token)
+            by_itself = change.token == change.old_token
+            self._mark("handed back", by_itself)
+            unstarted = self._claimed.pop((task_id, change.token), None)
+            self._mark("handed back unstarted", by_itself and unstarted)
         elif change.new is CANCELLED:
             self.found.add("cancelled while running")
         elif change.new is PARKED:

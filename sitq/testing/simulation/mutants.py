@@ -676,6 +676,29 @@ _LIST: Final = (
             ),
         ),
     ),
+    # -- holding ahead ---------------------------------------------------------------------
+    Mutant(
+        "hoards",
+        "What waits behind a long task is kept for it.",
+        (
+            Edit(
+                _WORKER + "_start_what_fits",
+                "self._settle_ahead(ahead.overdue(now), Released())\n    if",
+                "if True or",
+            ),
+        ),
+    ),
+    Mutant(
+        "held ahead through a stop",
+        "A worker that is to stop still starts what it has held ahead.",
+        (
+            Edit(
+                _WORKER + "_stop_requested",
+                "self._settle_ahead(self._ahead.clear(), Released())",
+                "pass",
+            ),
+        ),
+    ),
     # -- order, cancelling, parking, waiting -----------------------------------------------
     Mutant(
         "last come, first served",

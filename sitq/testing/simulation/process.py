@@ -94,6 +94,7 @@ class Process:
                 queues=plan.queues,
                 max_concurrency=plan.slots,
                 poll_interval=plan.poll_interval,
+                horizon=plan.horizon,
             ),
             chance.unit,
         )

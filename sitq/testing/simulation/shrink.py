@@ -46,6 +46,7 @@ PLAIN_NODE: Final[Mapping[str, Any]] = {
     "max_batch": 500,
     "starts_at": 0.0,
     "retention": None,
+    "horizon": 0.0,
 }
 
 

@@ -108,6 +108,8 @@ def _node(node: NodePlan) -> str:
         said.append(f"reads {', '.join(node.reads)} alone")
     if node.max_batch < 500:
         said.append(f"batches of {node.max_batch}")
+    if node.horizon:
+        said.append(f"holds ahead what starts within {node.horizon:g} s")
     if node.retention is not None:
         said.append(f"forgets after {node.retention:g} s")
     return ", ".join(said)

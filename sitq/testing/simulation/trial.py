@@ -6,6 +6,7 @@ The promise: the same seed gives the same history and the same digest, on every 
 import hashlib
 from typing import NamedTuple
 
+from sitq.protocol.ahead import PATIENCE
 from sitq.testing.simulation.climate import CALM, Climate, Plan, draw
 from sitq.testing.simulation.history import History
 from sitq.testing.simulation.invariants import Checker, Violation
@@ -57,6 +58,9 @@ def play(
         calm=plan.climate == CALM,
         presence=plan.presence,
         polls=dict(zip(NODES, (node.poll_interval for node in plan.nodes), strict=False)),
+        patience={
+            name: PATIENCE * node.horizon for name, node in zip(NODES, plan.nodes, strict=False)
+        },
         recovers_within=recovery(plan.climate),
         undisturbed=not disturbed(plan.climate),
     )
