@@ -13,6 +13,7 @@ that a machine has received (`Heard`), a string says how the run ended.
 import json
 import math
 import typing
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from sitq.exceptions import RecordingError
+from sitq.protocol.ahead import Ahead
 from sitq.protocol.lease import LeaseConfig, LeaseEffect, LeaseEvent, LeaseState, LeaseTimer
 from sitq.protocol.timers import Timers
 from sitq.protocol.worker import (
@@ -128,14 +130,18 @@ def _encoded_thing(kind: type, value: Any, kept: bool) -> Any:
         return {"error": value.kind if isinstance(value, Hidden) else kind.__name__}
     if isinstance(value, Mapping):
         return {"dict": [[encoded(k, True), encoded(v, kept)] for k, v in value.items()]}
-    if kind is list or kind is set:
+    if kind in (list, set, deque):
         return {kind.__name__: [encoded(item, kept) for item in value]}
     if is_dataclass(value):
         return {
             kind.__name__: encoded_fields({f.name: getattr(value, f.name) for f in fields(value)})
         }
-    assert kind is Timers, f"a recording has no words for a {kind.__name__}"
+    assert kind in _PARTS, f"a recording has no words for a {kind.__name__}"
     return {kind.__name__: encoded_fields(vars(value))}
+
+
+_PARTS: Final = frozenset({Timers, Ahead})
+"""What machines are made of, besides messages: their attributes are all there is to them."""
 
 
 def encoded_fields(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,6 +221,8 @@ class Words:
                 return [self.decoded(item) for item in inside]
             case "set":
                 return {self.decoded(item) for item in inside}
+            case "deque":
+                return deque(self.decoded(item) for item in inside)
             case _:
                 return self._thing(self._classes[name], inside)
 
@@ -224,10 +232,10 @@ class Words:
     def _thing(self, kind: type, inside: Any) -> Any:
         if issubclass(kind, Enum):
             return kind(inside)
-        if kind is Timers:
-            timers: Timers[Any] = Timers()
-            vars(timers).update(self.decoded_fields(inside))
-            return timers
+        if kind in _PARTS:
+            part: Any = object.__new__(kind)
+            vars(part).update(self.decoded_fields(inside))
+            return part
         if is_dataclass(kind):
             return kind(**self.decoded_fields(inside))
         return kind(*(self.decoded(item) for item in inside))
@@ -239,7 +247,7 @@ class Words:
         kind = typing.get_origin(hint) or hint
         if not isinstance(kind, type) or self._classes.get(kind.__name__) is kind:
             return
-        if issubclass(kind, Enum) or kind is Timers:
+        if issubclass(kind, Enum) or kind in _PARTS:
             self._classes[kind.__name__] = kind
         elif hasattr(kind, "_fields") or is_dataclass(kind):
             assert kind.__name__ not in self._classes, f"two classes are called {kind.__name__}"
@@ -249,7 +257,9 @@ class Words:
 
 
 def worker_words() -> Words:
-    return Words(WorkerEvent, WorkerEffect, WorkerConfig, WorkerState, WorkerTimer, Running, Timers)
+    return Words(
+        WorkerEvent, WorkerEffect, WorkerConfig, WorkerState, WorkerTimer, Running, Timers, Ahead
+    )
 
 
 def lease_words() -> Words:

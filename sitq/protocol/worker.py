@@ -376,10 +376,10 @@ class WorkerMachine:
             self._settle_ahead(outcome.tasks, Released())
             return
         for task in outcome.tasks:
-            if self.running < self.config.max_concurrency:
-                self._execute(task, op.worker_id, now, effects)
-            else:
+            if self._ahead or self.running == self.config.max_concurrency:
                 self._ahead.hold(task, now)
+            else:
+                self._execute(task, op.worker_id, now, effects)
         if len(outcome.tasks) == op.limit:
             self._wants_tasks = True  # there may be more
             return
@@ -454,6 +454,9 @@ class WorkerMachine:
         while ahead and self.running < self.config.max_concurrency:
             assert self._worker_id is not None, "what is held ahead goes with the lease"
             self._execute(ahead.next(), self._worker_id, now, effects)
+        if self._reserving:  # what comes with its answer would be started before what goes back now
+            self._timers.stop(AHEAD)
+            return
         self._settle_ahead(ahead.overdue(now), Released())
         if ahead.deadline is None:
             self._timers.stop(AHEAD)

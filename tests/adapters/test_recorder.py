@@ -158,7 +158,7 @@ def test_a_virtual_run_is_recorded_like_any_other(path) -> None:
 
 
 async def test_a_bug_of_a_machine_is_the_last_that_is_written(path, monkeypatch) -> None:
-    def broken(self, event) -> None:
+    def broken(*_) -> None:
         raise AssertionError(MARKER)
 
     monkeypatch.setattr(WorkerMachine, "_task_ended", broken)
@@ -177,11 +177,11 @@ async def test_a_bug_of_a_machine_is_the_last_that_is_written(path, monkeypatch)
 
 
 async def test_the_files_stay_within_their_limit_and_can_be_replayed(path, limited) -> None:
-    limited(128 * 1024)
-    await many(path, 2000)
+    limited(256 * 1024)
+    await many(path, 8000)
 
     assert len(files(path)) == 2
-    assert sum(file.stat().st_size for file in files(path)) <= 128 * 1024
+    assert sum(file.stat().st_size for file in files(path)) <= 256 * 1024
     recording = replay(path)
     assert recording.first_difference is None
     assert not recording.runs[0].is_whole
@@ -208,7 +208,7 @@ async def test_what_runs_where_a_file_begins_has_a_name(path, limited) -> None:
     queue = TaskQueue(backend)
     long = await queue.enqueue(anyio.sleep, 3600)
     async with Worker(backend, max_concurrency=20, record=path, grace=0):
-        ids = [await queue.enqueue(nothing) for _ in range(1000)]
+        ids = [await queue.enqueue(nothing) for _ in range(2000)]
         await queue.result(ids[-1])
 
     recording = replay(path)

@@ -78,7 +78,7 @@ def test_a_worker_whose_descriptors_are_closed_may_die_but_the_file_is_whole(
         meddle("pass_by", "close_descriptors", "pass_by", seconds=5)
     left = states(sqlite_path)
     assert len(left) == 9
-    assert left[:3] == ["success"] * 3
+    assert set(left[:3]) <= {"success", "running"}  # a verdict may have been on its way
 
     code, _, _ = meddle("pass_by")
     assert code == 0

@@ -19,6 +19,7 @@ from sitq.protocol.worker import (
     LeaseLost,
     StopAsked,
     StopRequested,
+    Stored,
     StoreFailed,
     TaskEnded,
 )
@@ -91,6 +92,24 @@ def ended(n) -> TaskEnded:
 
 def test_the_next_one_starts_in_the_turn_in_which_a_slot_is_free(told) -> None:
     assert told.turn(ended(2), now=0.002)[0] == Execute(task(3))
+
+
+def test_what_came_first_starts_first_though_more_comes_with_the_free_slot(told) -> None:
+    assert told.turn(ended(2), now=0.002) == [
+        Execute(task(3)),
+        [settle(2, Completed(b"ok")), reserve(2)],
+    ]
+    answer = Stored(told.ticket, (Settled(True), Reserved((task(5), task(6)))))
+    said = told.turn(ended(3), answer, now=0.003)
+    assert [effect for effect in said if isinstance(effect, Execute)] == [Execute(task(4))]
+
+
+def test_nothing_is_handed_back_while_more_is_on_its_way(told) -> None:
+    """What comes would be started before what went back."""
+    told.turn(ended(2), now=0.002)
+    assert told.turn(now=1.0) == []
+    (ops,) = told.stored(Settled(True), Reserved((task(5),)), now=1.1)
+    assert ops == [settle(n, Released()) for n in (4, 5)]
 
 
 def test_a_stop_hands_back_what_is_held(told) -> None:

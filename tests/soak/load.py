@@ -37,7 +37,7 @@ class Load:
             )
             for _ in range(each)
         ]
-        limited = [Task(tasks.give_back, Tracked()).using(timeout=3600) for _ in range(each)]
+        limited = [Task(tasks.give_back, Tracked()).using(timeout=90_000) for _ in range(each)]
         timed_out = [Task(tasks.sleep_long, Tracked()).using(timeout=0.01) for _ in range(each)]
         retried = [
             Task(tasks.fail_once, Tracked(), str(next(_numbers))).using(retry=RETRY)

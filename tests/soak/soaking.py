@@ -30,7 +30,7 @@ async def soak(
     samples: list[Sample] = []
     async with backend, Worker(backend, max_concurrency=32) as worker:
         # One that runs all the while, with a time limit before that of the many others.
-        staying = await load.queue.using(timeout=3000).enqueue(stay)
+        staying = await load.queue.using(timeout=80_000).enqueue(stay)
         done = 0
         while True:
             await load.batch(batch)

@@ -123,8 +123,8 @@ def test_a_machine_that_cannot_go_on_has_no_effects_from_there(recorded, monkeyp
 def test_more_chance_than_was_recorded_is_none(recorded, monkeypatch) -> None:
     real = WorkerMachine._task_ended
 
-    def draw_twice(self, event) -> None:
-        real(self, event)
+    def draw_twice(self, event, now) -> None:
+        real(self, event, now)
         assert self._unit() == 0.0
 
     monkeypatch.setattr(WorkerMachine, "_task_ended", draw_twice)
