@@ -315,7 +315,7 @@ UNPARK: Final = f"""
 
 _IS_FINAL: Final = f"state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))})"
 
-# Served by sitq_tasks_ended. The newest row stays: SQLite would give its number to the next
+# Served by sitq_tasks_finished. The newest row stays: SQLite would give its number to the next
 # task, whose tokens would then be those of a task that was before.
 PRUNE: Final = f"""
     DELETE FROM sitq_tasks WHERE seq IN (
@@ -325,12 +325,16 @@ PRUNE: Final = f"""
     )
 """
 
-# Served by the unique index on id.
-FETCH: Final = """
+_STANDS: Final = """
     SELECT id, name, queue, state, attempt, crashes, enqueued_ms, started_ms, finished_ms,
         result, error, error_type, traceback, reason
-    FROM sitq_tasks WHERE id IN (SELECT value FROM json_each(?))
+    FROM sitq_tasks
 """
+
+# Served by the unique index on id, like the next. Mostly one is asked for: see `TAKE`.
+FETCH_ONE: Final = f"{_STANDS} WHERE id = ?"
+
+FETCH: Final = f"{_STANDS} WHERE id IN (SELECT value FROM json_each(?))"
 
 COUNT: Final = """
     SELECT queue, state, count(*) FROM sitq_tasks GROUP BY queue, state ORDER BY queue, state
@@ -638,7 +642,10 @@ def _count(op: Count, now: Moment) -> Program[Outcome]:  # noqa: ARG001
 
 def _fetch(fetches: list[tuple[int, Fetch]]) -> Program[dict[int, Outcome]]:
     asked = sorted({task_id for _, op in fetches for task_id in op.task_ids})
-    rows = yield Query(FETCH, (json.dumps(asked),))
+    if len(asked) == 1:
+        rows = yield Query(FETCH_ONE, asked)
+    else:
+        rows = yield Query(FETCH, (json.dumps(asked),))
     found = {row[0]: _task_row(row) for row in rows}
     return {
         i: Fetched({task_id: found[task_id] for task_id in op.task_ids if task_id in found})

@@ -51,7 +51,9 @@ def test_all_of_them_work_and_there_is_one_schema(processes, tmp_path) -> None:
             made = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql <> ''")}
         assert stored == set(answers)
         assert versions == [(VERSION,)]
-        assert made == {statement for step in STEPS for statement in step}
+        statements = [statement for step in STEPS for statement in step]
+        dropped = {statement.split()[2] for statement in statements if "DROP" in statement}
+        assert made == {s for s in statements if s.split()[2] not in dropped}
         assert path.stat().st_mode & 0o777 == 0o600
 
 

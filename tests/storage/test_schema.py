@@ -72,10 +72,10 @@ def test_a_file_of_a_newer_version_is_refused(db) -> None:
 def test_a_file_whose_version_changes_while_it_is_open_is_refused(db) -> None:
     run(db, schema.open_database("x.db"))
     run(db, schema.check_again("x.db"))
-    db.execute("DROP INDEX sitq_tasks_suspects")
-    db.execute("UPDATE sitq_schema SET version = 1")
+    db.execute("DROP INDEX sitq_tasks_finished")
+    db.execute("UPDATE sitq_schema SET version = 2")
 
-    with pytest.raises(ForeignFileError, match=r"'x\.db' had schema version .* and has 1 now"):
+    with pytest.raises(ForeignFileError, match=r"'x\.db' had schema version .* and has 2 now"):
         run(db, schema.check_again("x.db"))
 
 
