@@ -429,7 +429,7 @@ class LeaseMachine:
                     assert_never(timer)
 
     def _ask(self, now: float, effects: list[LeaseEffect]) -> None:
-        if self._timers.is_set(RETRY):
+        if not self._is_asked() or self._timers.is_set(RETRY):
             return
         if self.state is LEAVING and self.worker_id is None and not self._entering:
             self._go(effects)
@@ -443,7 +443,7 @@ class LeaseMachine:
 
     def _questions(self) -> tuple[Op, ...]:
         worker_id = self.worker_id
-        if worker_id is None or not self._is_asked():
+        if worker_id is None:
             return ()
         if self.state is LEAVING:
             return (Retire(worker_id),)

@@ -241,11 +241,13 @@ class Model:
     def _reserve(self, op: Reserve, now: Moment) -> Outcome:
         if op.worker_id not in self._workers:  # its tasks would have no lease to run out
             return Unregistered()
+        due_at: list[int] = []  # for each queue in which some wait for their time
         for queue in op.queues:
-            while (due := self._next(self._scheduled, queue, SCHEDULED)) is not None:
-                if due.run_at_ms > now.wall_ms:
+            while (first := self._next(self._scheduled, queue, SCHEDULED)) is not None:
+                if first.run_at_ms > now.wall_ms:
+                    due_at.append(first.run_at_ms)
                     break
-                self._move(due, Move.PROMOTE)
+                self._move(first, Move.PROMOTE)
         tasks: list[_Task] = []
         if op.known is not None:
             forgotten = [t for t in self._held_by(op.worker_id) if t.seq not in op.known]
@@ -256,8 +258,6 @@ class Model:
         given = tuple(_reservation(task) for task in tasks)
         if len(given) == op.limit:
             return Reserved(given)
-        firsts = [self._next(self._scheduled, queue, SCHEDULED) for queue in op.queues]
-        due_at = [task.run_at_ms for task in firsts if task is not None]
         next_due_in = max(0, min(due_at) - now.wall_ms) / 1000 if due_at else None
         return Reserved(given, next_due_in)
 

@@ -47,9 +47,11 @@ class Chance:
         return least + int((most - least + 1) * self.unit())
 
     def pick(self, items: Sequence[T]) -> T:
-        return items[int(len(items) * self.unit())]
+        state = self._state = (self._state * _FACTOR + _STEP) & _MASK
+        return items[int(len(items) * ((state >> 11) * _UNIT))]
 
     def about(self, mean: float) -> float:
         """Return a delay: mostly less than *mean*, now and then up to five times as long."""
-        unit = self.unit()
+        state = self._state = (self._state * _FACTOR + _STEP) & _MASK
+        unit = (state >> 11) * _UNIT
         return mean * 0.5 * unit / (1.1 - unit)

@@ -106,9 +106,8 @@ class Disk:
         thread: bool,
     ) -> None:
         world = self._world
-        writes = not READS.issuperset(map(type, ops))
         answer: tuple[Outcome, ...] | Blame | None = None
-        if writes and self.locked_until > world.now:
+        if self.locked_until > world.now and _writes(ops):
             if world.now < began + BUSY_TIMEOUT:
                 until = min(self.locked_until, began + BUSY_TIMEOUT)
                 again = partial(self._transact, process, ops, reply, began, thread)
@@ -118,10 +117,10 @@ class Disk:
         elif self.out_until > world.now or process.cut_off_until > world.now:
             answer = Blame.STORE
         elif self._may_fail:
-            answer = self._fault(process, ops, writes=writes)
+            answer = self._fault(process, ops)
         if answer is None:
             answer = self._commit(process, ops)
-            if writes and self._may_stop:
+            if self._may_stop and _writes(ops):
                 self._stop_within(process)
         self._answer(process, ops, answer, reply, thread)
 
@@ -144,7 +143,7 @@ class Disk:
             heard = partial(process.hear, ops, answer, reply)
             world.on_loop(process, world.now + delay + self._chance.about(0.001), heard)
 
-    def _fault(self, process: Process, ops: tuple[Op, ...], *, writes: bool) -> Blame | None:
+    def _fault(self, process: Process, ops: tuple[Op, ...]) -> Blame | None:
         """Return what goes wrong with a transaction, if something does. Raises `Died`."""
         world, climate, chance = self._world, self._climate, self._chance
         if climate.poisonous and self._spoils(ops):
@@ -164,7 +163,7 @@ class Disk:
             world.note(Kind.FAULT, process.name, value="has a transaction refused")
             self._begin_only(ops, chance.whole(1, 6))
             return Blame.STORE
-        if writes and climate.doubted and world.strikes(climate.doubted, chance):
+        if climate.doubted and _writes(ops) and world.strikes(climate.doubted, chance):
             if chance.happens(0.5):
                 self._commit(process, ops)
                 world.note(Kind.FAULT, process.name, value="sees a COMMIT fail that was made")
@@ -213,3 +212,7 @@ class Disk:
 
     def _saw(self, task_id: str, change: Change) -> None:
         self._rows.append((task_id, change))
+
+
+def _writes(ops: tuple[Op, ...]) -> bool:
+    return not READS.issuperset(map(type, ops))

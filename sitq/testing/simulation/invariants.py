@@ -31,6 +31,7 @@ from sitq.testing.simulation.history import Event, History, Kind
 from sitq.testing.simulation.rows import Rows
 
 _ROW: Final = Kind.ROW
+_BATCH: Final = Kind.BATCH
 
 __all__ = ["INVARIANTS", "Checker", "Violation"]
 
@@ -107,12 +108,17 @@ class Checker:
         judges, facts, rows = self._JUDGES, self.facts, self._rows
         for i, event in enumerate(history):
             kind = event.kind
-            judge = judges.get(kind)
-            if judge is not None:
-                if rows.is_open and kind is not _ROW:
+            if kind is _ROW:
+                facts.event, facts.at = i, event.at
+                rows.row(event)
+            elif kind in judges:
+                if rows.is_open:
                     rows.close()
                 facts.event, facts.at = i, event.at
-                judge(self, event)
+                if kind is _BATCH:
+                    rows.batch(event)
+                else:
+                    judges[kind](self, event)
         return facts.violations
 
     # -- processes -----------------------------------------------------------------------

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sitq.protocol.lifecycle import Move, TaskState
-from sitq.protocol.ops import Count, Fetch, Moment, Op, Outcome, Prune, Register, Renew, Watch
+from sitq.protocol.ops import (
+    Count,
+    Fetch,
+    Moment,
+    Op,
+    Outcome,
+    Prune,
+    Register,
+    Renew,
+    Reserve,
+    Unpark,
+    Watch,
+)
 from sitq.storage.model import Model, _Task
 from sitq.storage.program import Change as ChangeStep, Commit, Program, Query
 from sitq.storage.sqlite import apply_batch
@@ -108,8 +120,10 @@ class ModelSimStore(Model):
 
     def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
         outcomes = super().apply(ops, now)
-        if not _LEAVES_TASKS_ALONE.issuperset(map(type, ops)):
-            self._look_round()
+        for op in ops:
+            if type(op) not in _ONLY_MOVES:
+                self._look_round()
+                break
         return outcomes
 
     def _move(self, task: _Task, move: Move) -> None:
@@ -172,4 +186,5 @@ class ModelSimStore(Model):
         )
 
 
-_LEAVES_TASKS_ALONE: Final = frozenset({Register, Renew, Watch, Fetch, Count})
+_ONLY_MOVES: Final = frozenset({Register, Renew, Watch, Fetch, Count, Reserve, Unpark, Prune})
+"""The ops that leave rows alone but for the last thing they do to one: to move it, or delete it."""
