@@ -109,6 +109,11 @@ class TaskPlan(NamedTuple):
     timeout: float | None
     """For how long."""
 
+    @property
+    def may_hurry(self) -> bool:
+        """Whether nobody is to stop it, so that its length is of no matter once all is well."""
+        return self.cancelled_at is None and self.policy.timeout is None
+
 
 class Plan(NamedTuple):
     seed: int
@@ -134,6 +139,8 @@ STORM_SHARE: Final = 0.15
 STORM: Final = Climate(
     doubted=0.3, slow=0.3, cut_off=0.1, pause=0.5, restart=0.5, lost_hint=0.1, late_news=0.1
 )
+SHORT_LEASE: Final = 3.0
+"""Seconds, at most, where the dead are found by their leases alone: all there is to do is to wait."""
 STORES: Final = ("model",) * 7 + ("sqlite",)
 """SQLite takes one and a half times as long. That both answer alike is tested elsewhere."""
 
@@ -149,6 +156,8 @@ def draw(seed: int) -> Plan:
         nodes = [node._replace(lease_for=1.0, queues=QUEUES, horizon=4.0) for node in nodes * 3][:3]
     tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(_few(chance, 8))]
     presence = chance.happens(0.7)
+    if not presence:
+        nodes = [node._replace(lease_for=min(node.lease_for, SHORT_LEASE)) for node in nodes]
     return Plan(
         seed,
         climate,
@@ -205,7 +214,7 @@ def _climate(chance: Chance) -> Climate:
 def _node(chance: Chance) -> NodePlan:
     return NodePlan(
         slots=chance.pick((1, 1, 2, 4)),
-        poll_interval=chance.pick((0.5, 1.0, 3.0)),
+        poll_interval=chance.pick((1.0, 1.0, 3.0)),
         lease_for=chance.pick((1.0, 3.0, 3.0, 10.0)),
         queues=QUEUES if chance.happens(0.8) else QUEUES[:1],
         reads=STAMPS if chance.happens(0.8) else STAMPS[:1],
@@ -247,7 +256,7 @@ def _policy(chance: Chance) -> TaskPolicy:
     return TaskPolicy(
         timeout=chance.pick((None, None, 0.5, 2.0)),
         retry=RetryPolicy(
-            attempts=chance.pick((1, 2, 4)), delay=chance.pick((0.0, 0.2, 1.0)), jitter=0.5
+            attempts=chance.pick((1, 2, 4)), delay=chance.pick((0.0, 0.2, 0.5)), jitter=0.5
         ),
         max_crashes=chance.pick((1, 2, 3)),
     )

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 NODES: Final = "abc"
 """The processes of a run are named by these letters, and by a number for each life."""
 UNREADABLE: Final = "unreadable"
+HURRY: Final = 0.5
+"""Seconds that a task runs at most once all is well, if nobody is to stop it."""
 UNWIND: Final = 0.05
 """Seconds, about, until a task that is interrupted has come to its end."""
 
@@ -50,7 +52,7 @@ _TURN_ENDED, _WOKEN, _TICK = w.TurnEnded(), w.Woken(), l.Tick()
 class Execution:
     """A task that runs."""
 
-    __slots__ = ("interrupted", "key", "lingers", "task", "worker_id")
+    __slots__ = ("ends_at", "interrupted", "key", "lingers", "task", "worker_id")
 
     def __init__(self, task: Reservation, worker_id: str) -> None:
         self.task = task
@@ -58,6 +60,7 @@ class Execution:
         self.worker_id = worker_id
         self.interrupted = False
         self.lingers = False
+        self.ends_at = 0.0  # by itself, if it does
 
 
 class Process:
@@ -309,6 +312,8 @@ class Process:
             return
         world.note(_START, self.name, task.id, task.key.token, (worker_id, task.payload))
         takes = plan.takes * self.chance.between(0.5, 1.5)
+        if world.healed and plan.may_hurry:
+            takes = min(takes, HURRY)
         if world.kills_process(plan):
             world.at(self, world.now + takes, lambda: world.kill(self))
             return
@@ -319,7 +324,18 @@ class Process:
             world.on_loop(
                 self, world.now + takes * 0.5, lambda: self._enqueue_child(execution, plan)
             )
-        world.on_loop(self, world.now + takes, lambda: self._end(execution, ""))
+        self._ends_in(execution, takes)
+
+    def _ends_in(self, execution: Execution, seconds: float) -> None:
+        execution.ends_at = self.world.now + seconds
+        self.world.on_loop(self, execution.ends_at, lambda: self._end(execution, ""))
+
+    def hurry(self) -> None:
+        """Have the tasks end soon whose length is of no matter any more."""
+        for execution in self.executions.values():
+            is_long = execution.ends_at > self.world.now + HURRY
+            if is_long and self.world.task_plan(execution.task.id).may_hurry:
+                self._ends_in(execution, HURRY)
 
     def _worker_id_of(self, task: Reservation) -> str:
         return self.worker._running[task.key].worker_id  # noqa: SLF001  # to be noted, no more

@@ -354,6 +354,7 @@ class World:
             process.frozen_until = min(process.frozen_until, self.now)
             process.slept -= max(0.0, process.asleep_until - self.now)  # it is woken early
             self._thaw(process)
+            process.hurry()
             if self.climate.restart and self._chance.happens(0.5):
                 self.ask_to_stop(process, self._chance.pick((None, 0.0, 0.5)))
             elif process.plan.reads != STAMPS:  # the last old workers make place for new ones
