@@ -299,7 +299,9 @@ def name_of(function: Callable[..., Any]) -> str:
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
     name = f"{named.__module__}.{named.__qualname__}"
-    return "".join(c if c.isprintable() else "?" for c in name)[: validation.MAX_TEXT]
+    if not name.isprintable():
+        name = "".join(c if c.isprintable() else "?" for c in name)
+    return name[: validation.MAX_TEXT]
 
 
 def _deepest(serializer: Serializer, path: str, value: Any) -> tuple[str, Any]:

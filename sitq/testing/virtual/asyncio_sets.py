@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from anyio._backends import _asyncio as anyio_on_asyncio
 
-from sitq.adapters.virtual import virtual
+from sitq.adapters.virtual import run_of_caller
 
 T = TypeVar("T")
 
@@ -46,18 +46,16 @@ def tasks_with_numbers() -> Callable[..., asyncio.Task[Any]]:
 class _InOrder(dict[Any, None]):
     """A set, as far as anyio makes use of one, in the order in which things were added."""
 
-    def add(self, item: Any) -> None:
-        self[item] = None
+    # A task moves in and out of a dozen of them.
+    add = dict.setdefault
+    remove = dict.__delitem__
 
     def discard(self, item: Any) -> None:
         self.pop(item, None)
 
-    def remove(self, item: Any) -> None:
-        del self[item]
-
 
 def _new_set(*items: Any) -> Any:
-    return set(*items) if items or virtual() is None else _InOrder()
+    return set(*items) if items or run_of_caller.get() is None else _InOrder()
 
 
 def sets_in_order() -> None:
