@@ -32,7 +32,7 @@ class Kind(StrEnum):
     CONFLICT = "enq-conflict"
     # -- running
     HELD = "held"
-    """The worker believes to hold its lease; *value* is its worker id."""
+    """The worker is told that it holds a new lease; *value* is its worker id."""
     LET_GO = "let go"
     START = "start"
     """*value* is the worker id, and the payload."""

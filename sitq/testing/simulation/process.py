@@ -474,8 +474,9 @@ class Process:
     def _lease_news(self, news: l.Hold | l.LetGo | l.AskToStop | l.Wake) -> None:
         match news:
             case l.Hold():
-                self._worker_id = news.worker_id
-                self.world.note(_HELD, self.name, value=news.worker_id)
+                if self._worker_id != news.worker_id:  # and not renewed once more
+                    self._worker_id = news.worker_id
+                    self.world.note(_HELD, self.name, value=news.worker_id)
                 self._turn_at = self.world.now
                 self._turn()
             case l.LetGo(worker_id):

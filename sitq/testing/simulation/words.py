@@ -64,17 +64,11 @@ _ROUTINE, _PROCESS, _TASK, _WORLD = Weight
 def sentences(history: History) -> Iterator[tuple[Event, tuple[Sentence, ...]]]:
     """Tell each event; what a row did is told by the transaction that it belongs to."""
     batch: Batch | None = None
-    holds: dict[str, str] = {}
     for event in history:
         match event.kind:
             case Kind.BATCH:
                 batch = event.value
                 yield event, tuple(_batch(event.value))
-            case Kind.HELD if holds.get(event.who) == event.value:
-                yield event, (Sentence(f"still holds the lease {event.value}", _ROUTINE),)
-            case Kind.HELD:
-                holds[event.who] = event.value
-                yield event, (_simple(event),)
             case Kind.ROW:
                 yield event, (_row(event, event.value, batch),)
             case _:
