@@ -1,0 +1,56 @@
+"""sitq itself, on a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers.base import NOTHING, Call, Peer, copy_row, count_rows
+from benchmarks.tasks import act
+from sitq import SQLiteBackend, Task, TaskId, TaskQueue, Worker
+from sitq.adapters.sqlite import Durability
+
+IDS = "lower(hex(randomblob(16)))"
+LONG_AGO = "unixepoch() * 1000 - 1000000000"
+
+
+class OnSqlite(Peer):
+    def __init__(self, place: str, durability: Durability) -> None:
+        super().__init__(place)
+        self._path = str(Path(place, "tasks.db"))
+        self._backend = SQLiteBackend(self._path, durability=durability)
+        self._queue = TaskQueue(self._backend)
+
+    async def open(self) -> None:
+        await self._backend.connect()
+
+    async def enqueue(self, what: str, number: int) -> TaskId[int]:
+        return await self._queue.enqueue(act, what, number)
+
+    async def enqueue_many(self, calls: Sequence[Call]) -> None:
+        await self._queue.enqueue_many(Task(act, what, number) for what, number in calls)
+
+    async def result(self, handle: TaskId[int]) -> int:
+        return await self._queue.result(handle)
+
+    async def work(self, slots: int) -> None:
+        await Worker(self._backend, max_concurrency=slots).start()
+
+    async def fill(self, count: int) -> None:
+        if count <= 20_000:
+            await super().fill(count)
+            return
+        await self.enqueue(*NOTHING)
+        copy_row(self._path, "sitq_tasks", {"seq": None, "id": IDS}, count)
+
+    async def retire(self, count: int) -> None:
+        await self.enqueue(*NOTHING)
+        end = f"state = 'succeeded', started_ms = 0, finished_ms = {LONG_AGO}, result = payload"
+        copy_row(
+            self._path,
+            "sitq_tasks",
+            {"seq": None, "id": IDS},
+            count,
+            first=f"UPDATE sitq_tasks SET {end}",
+        )
+
+    async def retired(self) -> int:
+        return count_rows(self._path, "sitq_tasks", f"finished_ms <= {LONG_AGO}")

@@ -1,0 +1,111 @@
+"""Tasks in a second: enqueued, drained, and both where much waits or has ended already."""
+
+import statistics
+import time
+from functools import partial
+
+from benchmarks import loop
+from benchmarks.bench import Bench
+from benchmarks.marks import GAP
+from benchmarks.peers.base import AT_ONCE, NOTHING
+
+CALLERS = 100
+FEW = 1000
+BURSTS = 3
+MOST_RATE = 50_000
+"""Nobody drains more in a second."""
+
+
+async def enqueue_one(bench: Bench) -> dict[str, float]:
+    return {"rate": await _one_by_one(bench)}
+
+
+async def _one_by_one(bench: Bench) -> float:
+    await bench.peer.enqueue(*NOTHING)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < bench.size.seconds:
+        await bench.peer.enqueue(*NOTHING)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+async def enqueue_100(bench: Bench) -> dict[str, float]:
+    count = 0
+
+    async def call(until: float) -> None:
+        nonlocal count
+        while time.perf_counter() < until:
+            await bench.peer.enqueue_among_many(*NOTHING)
+            count += 1
+
+    await loop.together([partial(call, time.perf_counter())])  # it connects
+    await bench.peer.enqueue(*NOTHING)
+    count, began = 0, time.perf_counter()
+    await loop.together([partial(call, began + bench.size.seconds)] * CALLERS)
+    return {"rate": count / (time.perf_counter() - began)}
+
+
+async def enqueue_bulk(bench: Bench) -> dict[str, float]:
+    await bench.peer.enqueue_many([NOTHING])
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < bench.size.seconds:
+        await bench.peer.enqueue_many([NOTHING] * AT_ONCE)
+        count += AT_ONCE
+    return {"rate": count / (time.perf_counter() - began)}
+
+
+async def drain(bench: Bench, *, processes: int = 1) -> dict[str, float]:
+    count = min(bench.size.backlog, bench.most)
+    await bench.peer.fill(count)
+    return {"rate": await bench.rate_of(count, processes=processes)}
+
+
+async def drain_serial(bench: Bench) -> dict[str, float]:
+    count = min(bench.size.backlog // 5, bench.most)
+    await bench.peer.fill(count)
+    return {"rate": await bench.rate_of(count, slots=1)}
+
+
+async def compute(bench: Bench) -> dict[str, float]:
+    rates = []
+    for processes in (1, 2):
+        count = processes * bench.size.backlog // 20
+        await bench.peer.feed([("compute", 0)] * count)
+        rates.append(await bench.rate_of(count, processes=processes))
+    return {"one": rates[0], "two": rates[1], "scaling": rates[1] / rates[0]}
+
+
+async def backlog(bench: Bench) -> dict[str, float]:
+    """Drain what is little, and what is much."""
+    few = min(FEW, bench.size.deep)
+    bursts = []
+    for _ in range(BURSTS):
+        await bench.peer.fill(few)
+        bursts.append(await bench.rate_of(few))
+    await bench.peer.fill(bench.size.deep)
+    deep = await bench.rate_of(bench.size.deep)
+    shallow = statistics.median(bursts)
+    return {"few": shallow, "many": deep, "kept": deep / shallow}
+
+
+async def history(bench: Bench) -> dict[str, float]:
+    """Enqueue one by one, into an empty store and into one that has kept much."""
+    empty = await _one_by_one(bench)
+    await bench.peer.retire(bench.size.deep)
+    full = await _one_by_one(bench)
+    return {"none": empty, "many": full, "kept": full / empty}
+
+
+async def stalls(bench: Bench) -> dict[str, float]:
+    """Look for the longest pause between two tasks, while what has ended is pruned."""
+    await bench.peer.retire(bench.size.deep)
+    before = await bench.peer.retired()
+    count = int(MOST_RATE * bench.size.stalls)
+    await bench.peer.fill(count)
+    await bench.crew.hire(1, bench.slots)
+    began = time.monotonic()
+    rate = await bench.drained(count, bench.size.stalls)
+    took = time.monotonic() - began
+    gap = max(bench.marks.of_workers(GAP)) / 1e6
+    pruned = before - await bench.peer.retired()
+    return {"gap": gap, "rate": rate, "pruned": max(pruned, 0) / took}
