@@ -88,7 +88,7 @@ def _panel(panel: Panel, spreads: dict[str, Spread], x: int, y: int) -> Iterator
         yield f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y + TOP - 6}" y2="{bottom}" stroke="#e3e7ec"/>'
         yield (
             f'<text x="{at:.1f}" y="{y + TOP - 8}" fill="#7b8794" font-size="9"'
-            f' text-anchor="middle">{10.0**power:,g}</text>'
+            f' text-anchor="middle">{number(10.0**power).removesuffix(".00").removesuffix(".0")}</text>'
         )
     for line, (peer, spread) in enumerate(spreads.items()):
         middle = y + TOP + LINE * line + LINE / 2

@@ -64,7 +64,8 @@ def run(
             for workload in workloads:
                 if turn >= WORKLOADS[workload].rounds:
                     continue
-                for name, python in pythons.items():
+                names = list(pythons) if turn % 2 == 0 else reversed(pythons)
+                for name in names:  # nobody is always the first
                     if lack(name, workload, size) is not None:
                         continue
                     number += 1
@@ -73,7 +74,7 @@ def run(
                     url, pid = (server.emptied(number), server.root) if server else (None, None)
                     job = Job(name, workload, size, own, url, pid)
                     about = {"peer": name, "workload": workload, "round": turn}
-                    yield about | _watched(python, job)
+                    yield about | _watched(pythons[name], job)
                     shutil.rmtree(own, ignore_errors=True)
 
 

@@ -1,0 +1,132 @@
+"""`python -m benchmarks`, with as little as it can do. How fast anything is, is not looked at."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import instructions, rounds
+from benchmarks.__main__ import main
+from benchmarks.hot_path import LOOPS, PARTS
+from benchmarks.peers import PEERS
+from benchmarks.workloads import WORKLOADS
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def measure(tmp_path: Path, *arguments: str) -> list[dict]:
+    file = tmp_path / "figures.json"
+    done = command("--size", "smoke", "--repeat", "1", "--json", str(file), *arguments)
+
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text())["runs"]
+
+
+@pytest.mark.slow
+def test_every_workload_has_its_figures_for_sitq_and_for_the_loop_by_hand(tmp_path) -> None:
+    runs = measure(tmp_path, "--peers", "sitq,by-hand", "--svg", str(tmp_path / "figures.svg"))
+
+    assert len(runs) == 2 * len(WORKLOADS)
+    for run in runs:
+        assert run["figures"].keys() == WORKLOADS[run["workload"]].figures.keys(), run
+    assert (tmp_path / "figures.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.slow
+def test_the_same_is_measured_on_trio(tmp_path) -> None:
+    some = "enqueue-100,drain-2,pickup-inside,callers"
+    runs = measure(tmp_path, "--peers", "sitq-trio", "--workloads", some)
+
+    assert [run["workload"] for run in runs if "figures" in run] == some.split(",")
+
+
+@pytest.mark.slow
+def test_the_peers_of_a_workload_run_next_to_each_other_and_nobody_is_always_the_first(
+    tmp_path,
+) -> None:
+    some = "--peers", "sqlite3,by-hand", "--workloads", "enqueue,enqueue-bulk"
+    runs = measure(tmp_path, *some, "--repeat", "2")
+
+    assert [(run["round"], run["workload"], run["peer"]) for run in runs] == [
+        (turn, workload, peer)
+        for turn, peers in ((0, ("sqlite3", "by-hand")), (1, ("by-hand", "sqlite3")))
+        for workload in ("enqueue", "enqueue-bulk")
+        for peer in peers
+    ]
+
+
+def test_who_is_not_installed_is_left_out_and_why_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(type(PEERS["huey"]), "is_importable_here", False)
+
+    found, missing = rounds.pythons(["huey"], None)
+    assert found == {}
+    assert missing == {"huey": "huey is not installed"}
+
+
+def test_a_peer_runs_in_the_environment_that_was_made_for_it(tmp_path) -> None:
+    python = tmp_path / "huey/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+
+    assert rounds.pythons(["huey"], tmp_path) == ({"huey": str(python)}, {})
+
+
+def test_a_name_that_is_not_known_is_refused_with_those_that_are(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--peers", "sitq,celery"])
+    assert "there is no 'celery'; there are sitq, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "level"), [("by-hand", 2), ("sqlite3", 2), ("by-hand-normal", 1)])
+def test_a_store_is_as_durable_as_its_row_says(tmp_path, name: str, level: int) -> None:
+    async def found() -> int:
+        peer = PEERS[name].make(str(tmp_path))
+        await peer.open()
+        if isinstance(peer._db, sqlite3.Connection):
+            rows = peer._db.execute("PRAGMA synchronous").fetchall()
+            peer._db.close()
+        else:
+            rows = await peer._db.execute_fetchall("PRAGMA synchronous")
+            await peer._db.close()
+        return next(iter(rows))[0]
+
+    assert asyncio.run(found()) == level
+
+
+@pytest.mark.slow
+def test_calls_are_counted_and_are_the_same_again() -> None:
+    first, second = instructions.counts(60, few=20), instructions.counts(60, few=20)
+
+    assert {(count.loop, count.part) for count in first} == {(x, y) for x in LOOPS for y in PARTS}
+    for count, again in zip(first, second, strict=True):
+        assert count.per_task > 10
+        assert again.per_task == pytest.approx(count.per_task, rel=0.02)
+
+
+def test_instructions_are_those_of_each_process_less_what_was_needed_before() -> None:
+    printed, said = [], []
+    pid = 100
+    for loop in LOOPS:
+        for part, cost in zip(PARTS, (7, 2, 5, 9), strict=True):
+            for tasks in (10, 20):
+                pid += 1
+                printed.append(f"{loop} {part} {tasks} {pid}")
+                said.append(f"=={pid}== I   refs:      {1_000_000 + cost * tasks:,}")
+
+    counts = instructions.per_task("\n".join(printed), "\n".join(said), 10, 20)
+    assert [count.per_task for count in counts] == [7, 2, 3, 4] * 2
+
+
+def test_too_few_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than 500, and not 500"):
+        instructions.counts(500)
