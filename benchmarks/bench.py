@@ -102,6 +102,8 @@ class Bench:
         while self.done() < count and time.monotonic() < over:
             await loop.sleep(0.002)
         done, now = self.done(), time.monotonic_ns()
+        if done < 2:
+            raise RuntimeError(f"of {count:,} tasks {done} began in {limit} s: were they there?")
         first = min(at for at in self.marks.of_workers(FIRST) if at)
         # If it was cut off, a pause at its end counts as well.
         last = max(self.marks.of_workers(LAST)) if done >= count else now

@@ -138,7 +138,6 @@ PEERS: Final[Mapping[str, Row]] = {
         "import procrastinate",
         needs=("procrastinate",),
         lacks=NO_RESULT | NO_HISTORY,
-        most=100_000,
     ),
     "pgqueuer": Row(
         "pgqueuer",
@@ -159,7 +158,6 @@ PEERS: Final[Mapping[str, Row]] = {
         "import chancy",
         needs=("chancy",),
         lacks=NO_HISTORY,
-        most=100_000,
     ),
     "oban": Row(
         "oban",
@@ -171,7 +169,6 @@ PEERS: Final[Mapping[str, Row]] = {
         needs=("oban",),
         python=(3, 12),
         lacks=NO_RESULT | NO_HISTORY,
-        most=100_000,
     ),
     "sitq-normal": Row(
         "sitq",

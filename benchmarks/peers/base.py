@@ -7,13 +7,15 @@ library has no call for, it leaves as it is here, and its row in the table of pe
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from benchmarks import loop
 
 Call: TypeAlias = tuple[str, int]
 
 NOTHING: Call = ("mark", 0)
+MANY = 20_000
+"""Tasks above which a row is copied rather than enqueued so often."""
 AT_ONCE = 1000
 """Tasks in one call of the bulk road."""
 
@@ -78,32 +80,53 @@ class Peer:
         raise NotImplementedError
 
 
-def copies(table: str, columns: Sequence[str], anew: Mapping[str, str | None], count: int) -> str:
-    """Return SQL that copies one row of *table* so often, for SQLite and Postgres.
+class Copy(NamedTuple):
+    """A row that is to be copied: one of *table* for which *which* holds.
 
     *anew* has an expression for what must differ, or None where the database has a default.
     """
+
+    table: str
+    which: str
+    anew: Mapping[str, str | None]
+
+
+def copies(copy: Copy, columns: Sequence[str], count: int) -> str:
+    """Return SQL that makes so many of them, for SQLite and for Postgres."""
+    table, which, anew = copy
     kept = [name for name in columns if anew.get(name, name) is not None]
     names = ", ".join(f'"{name}"' for name in kept)
     values = ", ".join(anew.get(name) or f'"{name}"' for name in kept)
     return (
         f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
         f" INSERT INTO {table} ({names}) SELECT {values} FROM n"
-        f" CROSS JOIN (SELECT * FROM {table} LIMIT 1) AS one"
+        f" CROSS JOIN (SELECT * FROM {table} WHERE {which} LIMIT 1) AS one"
     )
 
 
-def copy_row(
-    path: str, table: str, anew: Mapping[str, str | None], count: int, *, first: str = ""
-) -> None:
-    """Copy the one row of *table* in an SQLite file, after the statement *first*."""
+def copy_on_sqlite(path: str, copy: Copy, count: int, *, first: str = "") -> None:
+    """Let there be *count* of the row, after the statement *first*."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({copy.table})")]
     if first:
         connection.execute(first)
-    connection.execute(copies(table, columns, anew, count - 1))
+    connection.execute(copies(copy, columns, count - 1))
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
+
+
+def copy_on_postgres(url: str, copy: Copy, count: int) -> None:
+    """Do the same, and let Postgres look at what has become of the table."""
+    import psycopg
+
+    query = (
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_name = %s AND is_generated = 'NEVER'"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        columns = [row[0] for row in connection.execute(query, [copy.table])]
+        connection.execute(copies(copy, columns, count - 1))
+        connection.execute(f"VACUUM ANALYZE {copy.table}")
 
 
 def count_rows(path: str, table: str, condition: str) -> int:

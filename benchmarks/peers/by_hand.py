@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from benchmarks.peers.base import NOTHING, Call, Peer, copy_row, count_rows
+from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_sqlite, count_rows
 from benchmarks.tasks import act
 
 POLL = 0.01
@@ -33,7 +33,7 @@ UPDATE jobs SET state = 1 WHERE id IN
 RETURNING id, what, number
 """
 END = "UPDATE jobs SET state = 2, result = ? WHERE id = ? AND state = 1"
-IDS = "lower(hex(randomblob(16)))"
+ANEW = {"id": None, "uid": "lower(hex(randomblob(16)))"}
 
 
 class ByHand(Peer):
@@ -84,16 +84,16 @@ class ByHand(Peer):
         await beside.work(slots)
 
     async def fill(self, count: int) -> None:
-        if count <= 20_000:
+        if count <= MANY:
             await super().fill(count)
             return
         await self.enqueue(*NOTHING)
-        copy_row(self._path, "jobs", {"id": None, "uid": IDS}, count)
+        copy_on_sqlite(self._path, Copy("jobs", "state = 0", ANEW), count)
 
     async def retire(self, count: int) -> None:
         await self.enqueue(*NOTHING)
         end = "UPDATE jobs SET state = 2, result = 1"
-        copy_row(self._path, "jobs", {"id": None, "uid": IDS}, count, first=end)
+        copy_on_sqlite(self._path, Copy("jobs", "state = 2", ANEW), count, first=end)
 
     async def retired(self) -> int:
         return count_rows(self._path, "jobs", "state = 2")

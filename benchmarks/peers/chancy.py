@@ -7,7 +7,9 @@ from typing import Any
 from chancy import Chancy, Queue, Worker, job
 
 from benchmarks import tasks
-from benchmarks.peers.base import Call, Peer
+from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_postgres
+
+WAITING = Copy("chancy_jobs", "state = 'pending'", {"id": "gen_random_uuid()"})
 
 
 @job(queue="default")
@@ -47,3 +49,10 @@ class OnPostgres(Peer):
         )
         async with Worker(self._chancy) as worker:
             await worker.wait_for_shutdown()
+
+    async def fill(self, count: int) -> None:
+        if count <= MANY:
+            await super().fill(count)
+            return
+        await self.enqueue(*NOTHING)
+        copy_on_postgres(self.place, WAITING, count)

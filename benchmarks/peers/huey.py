@@ -7,7 +7,7 @@ from typing import Any
 from huey import SqliteHuey
 from huey.consumer import Consumer
 
-from benchmarks.peers.base import Peer, copy_row
+from benchmarks.peers.base import Copy, Peer, copy_on_sqlite
 from benchmarks.tasks import act_now
 
 
@@ -36,4 +36,4 @@ class OnSqlite(Peer):
 
     async def fill(self, count: int) -> None:
         self._act("mark", 0)
-        copy_row(self._path, "task", {"id": None}, count)
+        copy_on_sqlite(self._path, Copy("task", "true", {"id": None}), count)

@@ -8,7 +8,9 @@ from oban import Oban, worker
 from oban.schema import install
 
 from benchmarks import tasks
-from benchmarks.peers.base import Call, Peer
+from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_postgres
+
+WAITING = Copy("oban_jobs", "state = 'available'", {"id": None})
 
 
 @worker(queue="default")
@@ -37,3 +39,10 @@ class OnPostgres(Peer):
     async def work(self, slots: int) -> None:
         async with Oban(pool=self._pool, name="worker", queues={"default": slots}):
             await asyncio.Event().wait()
+
+    async def fill(self, count: int) -> None:
+        if count <= MANY:
+            await super().fill(count)
+            return
+        await self.enqueue(*NOTHING)
+        copy_on_postgres(self.place, WAITING, count)

@@ -6,7 +6,9 @@ from typing import Any
 from procrastinate import App, PsycopgConnector
 
 from benchmarks import tasks
-from benchmarks.peers.base import Call, Peer
+from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_postgres
+
+WAITING = Copy("procrastinate_jobs", "status = 'todo'", {"id": None})
 
 
 async def act(what: str, number: int) -> int:
@@ -34,3 +36,10 @@ class OnPostgres(Peer):
 
     async def work(self, slots: int) -> None:
         await self._app.run_worker_async(concurrency=slots, install_signal_handlers=False)
+
+    async def fill(self, count: int) -> None:
+        if count <= MANY:
+            await super().fill(count)
+            return
+        await self.enqueue(*NOTHING)
+        copy_on_postgres(self.place, WAITING, count)

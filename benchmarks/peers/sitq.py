@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import NOTHING, Call, Peer, copy_row, count_rows
+from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_sqlite, count_rows
 from benchmarks.tasks import act
 from sitq import SQLiteBackend, Task, TaskId, TaskQueue, Worker
 from sitq.adapters.sqlite import Durability
+from sitq.protocol.lifecycle import TaskState
 
-IDS = "lower(hex(randomblob(16)))"
+ANEW = {"seq": None, "id": "lower(hex(randomblob(16)))"}
 LONG_AGO = "unixepoch() * 1000 - 1000000000"
+ENDED = TaskState.SUCCESS
+END = f"""
+    UPDATE sitq_tasks SET state = '{ENDED}', started_ms = 0, finished_ms = {LONG_AGO},
+        result = payload WHERE state = '{TaskState.QUEUED}'
+"""
 
 
 class OnSqlite(Peer):
@@ -35,22 +41,15 @@ class OnSqlite(Peer):
         await Worker(self._backend, max_concurrency=slots).start()
 
     async def fill(self, count: int) -> None:
-        if count <= 20_000:
+        if count <= MANY:
             await super().fill(count)
             return
         await self.enqueue(*NOTHING)
-        copy_row(self._path, "sitq_tasks", {"seq": None, "id": IDS}, count)
+        copy_on_sqlite(self._path, Copy("sitq_tasks", f"state = '{TaskState.QUEUED}'", ANEW), count)
 
     async def retire(self, count: int) -> None:
         await self.enqueue(*NOTHING)
-        end = f"state = 'succeeded', started_ms = 0, finished_ms = {LONG_AGO}, result = payload"
-        copy_row(
-            self._path,
-            "sitq_tasks",
-            {"seq": None, "id": IDS},
-            count,
-            first=f"UPDATE sitq_tasks SET {end}",
-        )
+        copy_on_sqlite(self._path, Copy("sitq_tasks", f"state = '{ENDED}'", ANEW), count, first=END)
 
     async def retired(self) -> int:
         return count_rows(self._path, "sitq_tasks", f"finished_ms <= {LONG_AGO}")

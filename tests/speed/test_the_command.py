@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions, rounds
+from benchmarks import instructions, marks, rounds
 from benchmarks.__main__ import main
 from benchmarks.hot_path import LOOPS, PARTS
 from benchmarks.peers import PEERS
+from benchmarks.peers.base import MANY
 from benchmarks.workloads import WORKLOADS
+from sitq import Worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +103,39 @@ def test_a_store_is_as_durable_as_its_row_says(tmp_path, name: str, level: int) 
         return next(iter(rows))[0]
 
     assert asyncio.run(found()) == level
+
+
+def test_what_is_left_as_finished_long_ago_is_what_a_worker_prunes(tmp_path) -> None:
+    async def pruned() -> None:
+        peer = PEERS["sitq"].make(str(tmp_path))
+        await peer.open()
+        await peer.retire(2000)
+        assert await peer.retired() == 2000
+        async with Worker(peer._backend):
+            while await peer.retired() > 1:  # noqa: ASYNC110  # it is another program's file
+                await asyncio.sleep(0.01)
+        await peer._backend.close()
+
+    asyncio.run(asyncio.wait_for(pruned(), 30))
+
+
+@pytest.mark.parametrize("name", ["sitq", "by-hand"])
+def test_a_backlog_of_copies_waits_as_one_that_was_enqueued(tmp_path, name: str) -> None:
+    marks.here = marks.Marks(str(tmp_path / "marks"))
+
+    async def drained() -> int:
+        peer = PEERS[name].make(str(tmp_path))
+        await peer.open()
+        await peer.fill(MANY + 10)
+        worker = asyncio.create_task(peer.work(peer.slots))
+        while (count := marks.here.of_workers(marks.COUNT)[0]) < 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        worker.cancel()
+        await asyncio.wait([worker])
+        await (peer._backend if name == "sitq" else peer._db).close()
+        return count
+
+    assert asyncio.run(asyncio.wait_for(drained(), 30)) >= 200
 
 
 @pytest.mark.slow
