@@ -79,6 +79,7 @@ def about(report: Mapping[str, Any]) -> str:
         f" {report['minutes']:.0f} minutes. {others}A figure is the median of the rounds, in"
         " brackets the least and the greatest. *× by hand* is the figure divided by that of the loop"
         " by hand in the same round, and again the median, the least and the greatest of that."
+        " ↓: less is better."
     )
 
 

@@ -11,16 +11,47 @@ from benchmarks.peers import BASELINE, PEERS
 from benchmarks.rounds import lack
 from benchmarks.workloads import WORKLOADS, Figure
 
-NOT_OFFERED = "–"
+NOTHING = "–"
+SHORT = {
+    ("enqueue", "rate"): "enqueue",
+    ("enqueue-100", "rate"): "100 callers",
+    ("enqueue-bulk", "rate"): "in bulk",
+    ("drain", "rate"): "drain",
+    ("drain-2", "rate"): "2 processes",
+    ("drain-4", "rate"): "4 processes",
+    ("drain-serial", "rate"): "one at a time",
+    ("pickup", "p50"): "first line ↓",
+    ("pickup", "trip p50"): "result ↓",
+    ("idle", "memory"): "memory ↓",
+}
+"""The figures that are in the table of ratios: the workload, the figure, and its heading."""
 
 
 def tables(results: Results, size: str) -> str:
     """Return all tables, each below its heading."""
-    return "\n\n".join(
+    return f"### In short: × by hand\n\n{overview(results)}\n\n" + "\n\n".join(
         f"### {workload.words}\n\n{table(results, name, size)}"
         for name, workload in WORKLOADS.items()
         if any(results.was_run(peer, name) for peer in results.peers)
     )
+
+
+def overview(results: Results) -> str:
+    """Return a table of the medians of ratios alone, those of which people ask first."""
+    shown = [
+        (workload, figure, words)
+        for (workload, figure), words in SHORT.items()
+        if any(results.ratio(peer, workload, figure) for peer in results.peers)
+    ]
+    lines = [
+        ["", "survives a", *(words for _, _, words in shown)],
+        ["---", "---", *["--:"] * len(shown)],
+    ]
+    for peer in results.peers:
+        ratios = [results.ratio(peer, workload, figure) for workload, figure, _ in shown]
+        cells = [number(ratio.median) if ratio else NOTHING for ratio in ratios]
+        lines.append([f"`{peer}`", PEERS[peer].durability, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def table(results: Results, workload: str, size: str) -> str:
@@ -62,7 +93,8 @@ def _lacking(results: Results, workload: str, size: str) -> str:
 
 
 def _heading(figure: Figure) -> str:
-    return ", ".join(text for text in (figure.words, figure.unit) if text)
+    text = ", ".join(text for text in (figure.words, figure.unit) if text)
+    return text if figure.more_is_better else f"{text} ↓"
 
 
 def shown(spread: Spread) -> str:

@@ -55,6 +55,25 @@ def test_who_has_no_such_call_is_named_below_the_table() -> None:
     assert table.endswith("Not in it: `huey`: no call that enqueues many tasks.")
 
 
+def test_in_short_there_are_the_medians_of_the_ratios() -> None:
+    lines = tables.overview(Results(report()["runs"])).splitlines()
+
+    assert lines[0] == "|  | survives a | enqueue | in bulk |"
+    assert lines[2:] == [
+        "| `sitq` | power cut | 3.00 | 3.00 |",
+        "| `by-hand` | power cut | 1.00 | 1.00 |",
+        "| `huey` | power cut | 0.03 | – |",
+    ]
+
+
+def test_where_less_is_better_it_is_said() -> None:
+    runs = [
+        {"peer": "by-hand", "workload": "callers", "round": 0, "figures": {"memory": 2.0}},
+    ]
+
+    assert tables.table(Results(runs), "callers", "full").startswith("|  | survives a | KiB ↓ |")
+
+
 def test_what_was_not_run_has_no_table() -> None:
     text = tables.tables(Results(report()["runs"]), "full")
 
