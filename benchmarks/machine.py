@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -58,13 +59,14 @@ def _file_system(folder: Path) -> str:
 
 
 def _servers(pythons: Mapping[str, str]) -> list[str]:
-    """Return what the servers say of their version."""
+    """Return the servers with the versions that they say they have."""
     said = []
     for store in sorted({PEERS[name].store for name in pythons} & SERVERS.keys()):
         program = SERVERS[store].program()
         assert program is not None
         done = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
-        said.append(done.stdout.strip())
+        number = re.search(r"\d+(\.\d+)+", done.stdout)
+        said.append(f"{store} {number[0] if number else done.stdout.strip()}")
     return said
 
 
