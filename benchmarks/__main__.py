@@ -19,7 +19,7 @@ ROUNDS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
+    options = options_of(arguments)
     if options.command == "instructions":
         print(instructions.report(options.tasks))
         return 0
@@ -72,7 +72,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     return report | {"minutes": round((time.monotonic() - began) / 60, 1), "runs": runs}
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     assert about is not None
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -86,8 +86,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--install-peers", type=Path, metavar="FOLDER", help="only install them")
     add("--workloads", type=_names(WORKLOADS), default=list(WORKLOADS), help="likewise")
     add("--repeat", type=int, metavar="ROUNDS", help=f"(default: {ROUNDS}, or 3 if it is quick)")
-    add("--quick", action="store_const", dest="size", const="quick", help="small workloads")
     add("--size", choices=SIZES, default="full", help="how much of everything")
+    add(
+        "--quick", action="store_const", dest="size", const="quick", help="the same as --size quick"
+    )
+    parser.set_defaults(size="full")  # of two arguments for one thing, the last has no say
     add("--folder", type=Path, help="where the stores lie, and so on which disk")
     add("--json", type=Path, metavar="FILE", help="write all runs, for machines")
     add("--svg", type=Path, metavar="FILE", help="write the picture, for people")

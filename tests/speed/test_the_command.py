@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import instructions, marks, rounds
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, options_of
 from benchmarks.hot_path import LOOPS, PARTS
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import MANY
@@ -81,6 +81,20 @@ def test_a_peer_runs_in_the_environment_that_was_made_for_it(tmp_path) -> None:
     python.touch()
 
     assert rounds.pythons(["huey"], tmp_path) == ({"huey": str(python)}, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "repeat"),
+    [
+        ([], "full", 5),
+        (["--quick"], "quick", 3),
+        (["--size", "smoke", "--repeat", "1"], "smoke", 1),
+    ],
+)
+def test_it_is_measured_in_full_unless_it_is_to_be_quick(arguments, size, repeat) -> None:
+    options = options_of(arguments)
+
+    assert (options.size, options.repeat) == (size, repeat)
 
 
 def test_a_name_that_is_not_known_is_refused_with_those_that_are(capsys) -> None:
