@@ -217,7 +217,7 @@ PEERS: Final[Mapping[str, Row]] = {
         "import saq, redis",
         needs=("saq[redis,hiredis]", "typing_extensions"),
         lacks=NO_BULK | NO_HISTORY,
-        most=20_000,
+        most=10_000,
     ),
     "taskiq": Row(
         "taskiq",
@@ -228,7 +228,7 @@ PEERS: Final[Mapping[str, Row]] = {
         "import taskiq, taskiq_redis",
         needs=("taskiq", "taskiq-redis"),
         lacks=NO_BULK | NO_HISTORY,
-        most=20_000,
+        most=10_000,
     ),
 }
 

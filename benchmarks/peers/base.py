@@ -14,7 +14,7 @@ from benchmarks import loop
 Call: TypeAlias = tuple[str, int]
 
 NOTHING: Call = ("mark", 0)
-MANY = 20_000
+MANY = 2_000
 """Tasks above which a row is copied rather than enqueued so often."""
 AT_ONCE = 1000
 """Tasks in one call of the bulk road."""

@@ -79,4 +79,4 @@ def test_a_peer_lacks_only_what_some_workload_needs() -> None:
 def test_what_a_peer_lacks_is_told_in_its_words() -> None:
     assert lack("oban", "callers", "full") == "no way to wait for a result"
     assert lack("saq", "backlog", "full") == "1,000,000 tasks take too long to enqueue"
-    assert lack("saq", "backlog", "quick") is None
+    assert lack("saq", "backlog", "smoke") is None
