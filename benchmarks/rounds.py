@@ -7,12 +7,13 @@ meets them alike. Every run has a process, a folder and an empty store of its ow
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,7 @@ def _watched(python: str, job: Job) -> dict[str, Any]:
 
 def _measure(python: str, job: Job) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    # A group of its own, so that no worker outlives a measurement that hangs.
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [python, "-m", "benchmarks.measure", job.text()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,13 +109,15 @@ def _measure(python: str, job: Job) -> dict[str, Any]:
         cwd=job.folder,
         text=True,
         start_new_session=True,
-    )
-    try:
-        printed, complaints = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.communicate()
-        return {"error": f"it had not ended after {PATIENCE:.0f} s"}
+    ) as process:
+        try:
+            printed, complaints = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return {"error": f"it had not ended after {PATIENCE:.0f} s"}
+        finally:
+            # It is a group of its own: no worker outlives it, whatever becomes of it or of us.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     last = printed.strip().rpartition("\n")[2]
     try:
         return dict(json.loads(last))

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,21 @@ def test_it_is_measured_in_full_unless_it_is_to_be_quick(arguments, size, repeat
     options = options_of(arguments)
 
     assert (options.size, options.repeat) == (size, repeat)
+
+
+def test_nothing_is_left_of_a_measurement_that_hangs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rounds, "PATIENCE", 1.0)
+    python, worker = tmp_path / "python", tmp_path / "worker"
+    python.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {worker}\nwait\n")
+    python.chmod(0o755)
+
+    folder = str(tmp_path)
+    (run,) = rounds.run({"by-hand": str(python)}, ["import"], rounds=1, size="smoke", folder=folder)
+
+    assert run["error"] == "it had not ended after 1 s"
+    status = Path(f"/proc/{int(worker.read_text())}/stat")
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
 
 
 def test_a_name_that_is_not_known_is_refused_with_those_that_are(capsys) -> None:
