@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from typing import Any
 
 from benchmarks import loop
 from benchmarks.bench import Bench
@@ -13,6 +14,7 @@ from benchmarks.peers import PEERS
 from benchmarks.peers.base import NOTHING
 
 SETTLE = 0.5
+AT_ONCE = 100
 IMPORTS = 7
 
 
@@ -65,7 +67,13 @@ async def waiting(bench: Bench) -> dict[str, float]:
 async def callers(bench: Bench) -> dict[str, float]:
     """Let many callers wait for a result that does not come."""
     many = bench.size.callers
-    handles = [await bench.peer.enqueue(*NOTHING) for _ in range(many)]
+    handles: list[Any] = []
+
+    async def enqueue() -> None:
+        handles.append(await bench.peer.enqueue_among_many(*NOTHING))
+
+    for start in range(0, many, AT_ONCE):
+        await loop.together([enqueue] * min(AT_ONCE, many - start))
     calls = [partial(bench.peer.result, handle) for handle in handles]
     before = memory_kib(os.getpid())
     for call in calls:
