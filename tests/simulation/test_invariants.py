@@ -231,6 +231,11 @@ def _hoarded(w: Written) -> dict:
     return {"patience": {"a": 5.0}, "undisturbed": True}
 
 
+@breaks("L15")
+def _ran_on(w: Written) -> None:
+    w.worker().enqueued("t0").started("t0").note(Kind.LET_GO, value="a1.1").later(3).ended("t0")
+
+
 @pytest.mark.parametrize("invariant", CASES)
 def test_a_history_that_breaks_it_is_caught_by_it_alone(invariant) -> None:
     assert broken_by(CASES[invariant]) == [invariant]

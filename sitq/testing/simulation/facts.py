@@ -8,6 +8,8 @@ from sitq.protocol.ops import NO_POLICY, NewTask
 
 RESCUED_WITHIN: Final = 2.0
 """Seconds: decisions, promise 5."""
+LATE_NEWS: Final = 1.0
+"""Seconds that a word of the lease's thread may take to the event loop, at the worst."""
 SLACK: Final = 0.6
 """Seconds that transactions and words may take besides what is promised."""
 
@@ -70,10 +72,13 @@ class Task:
 class Run:
     """A task that runs in a process."""
 
-    __slots__ = ("at", "excused")
+    __slots__ = ("at", "excused", "lost_at", "told", "worker_id")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, worker_id: str) -> None:
         self.at = at
+        self.worker_id = worker_id
+        self.lost_at: float | None = None  # when its worker let go of that lease
+        self.told = False  # to stop
         self.excused = False  # out of touch since, or told to stop
 
 

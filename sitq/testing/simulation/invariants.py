@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.testing.simulation.facts import (
     FINAL,
+    LATE_NEWS,
     PENDING,
     RESCUED_WITHIN,
     SLACK,
@@ -69,6 +70,7 @@ INVARIANTS: Final = {
     "L9": "While the store fails, nobody asks it again without a pause.",
     "L13": "Nothing is kept of a task that is over.",
     "L14": "What a worker holds ahead of its slots starts within its time, or is handed back.",
+    "L15": "What a worker runs under a lease that it has lost, it tells to stop.",
 }
 
 
@@ -188,6 +190,9 @@ class Checker:
         proc = self.facts.proc(event.who)
         if self.facts.undisturbed and not proc.paused_until:
             self.facts.fail("S14", f"{event.who} runs, and has lost its lease, {event.value}")
+        for run in proc.runs.values():
+            if run.worker_id == event.value and run.lost_at is None:
+                run.lost_at = event.at
         if proc.held == event.value:
             proc.held = proc.free_since = None
             self.facts.note_ready()
@@ -272,7 +277,7 @@ class Checker:
                         f"{event.task} starts in {event.who} (token {event.token}) while {name}"
                         f" runs it (token {token})",
                     )
-        run = proc.runs[event.task, event.token] = Run(event.at)
+        run = proc.runs[event.task, event.token] = Run(event.at, worker_id)
         if len(proc.runs) > proc.slots and self.facts.saw_store:
             self.facts.fail(
                 "S16", f"{event.who} runs {len(proc.runs)} tasks and has {proc.slots} slots"
@@ -299,7 +304,7 @@ class Checker:
     def _interrupt(self, event: Event) -> None:
         run = self.facts.proc(event.who).runs.get((event.task, event.token))
         if run is not None:
-            run.excused = True
+            run.excused = run.told = True
             task = self.facts.task(event.task)
             if task.stop_at is not None:
                 self._judge_cancel(event, task, run, self.facts.proc(event.who))
@@ -309,6 +314,14 @@ class Checker:
         run = proc.runs.pop((event.task, event.token), None)
         if event.value == "interrupted":
             task.interrupted.add((event.who, event.token))
+        if run is not None and run.lost_at is not None and not run.told:
+            since = max(run.lost_at, proc.paused_until, proc.blocked_until)
+            if event.at - since > LATE_NEWS + SLACK:
+                self.facts.fail(
+                    "L15",
+                    f"{event.task} ran on in {event.who} for {event.at - since:.1f} s, though its"
+                    " lease was lost",
+                )
         if run is not None and not run.excused and self.facts.fine_since is not None:
             self._judge_run(event, task, run, proc)
         proc.busy_until = event.at

@@ -558,12 +558,12 @@ _LIST: Final = (
     # -- the worker ------------------------------------------------------------------------
     Mutant(
         "a slot too many",
-        "A worker asks for as many tasks as it has slots, free or not.",
+        "A worker starts what it holds ahead, whether it has a slot for it or not.",
         (
             Edit(
-                _WORKER + "_store",
-                "free = self.config.max_concurrency - self.running",
-                "free = self.config.max_concurrency",
+                _WORKER + "_start_what_fits",
+                "while ahead and self.running < self.config.max_concurrency:",
+                "while ahead:",
             ),
         ),
     ),
