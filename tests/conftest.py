@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from sitq import MemoryBackend, SQLiteBackend
+from torture.server import NoServerError, start_server
 
 # In CI the same examples every time, so that a red run says something about the change; fresh ones
 # are drawn wherever else the tests are run.
@@ -38,6 +39,36 @@ def _no_test_hangs():
 @pytest.fixture
 def sqlite_path(tmp_path):
     return str(tmp_path / "tasks.db")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A private server, one for all tests of this process; without one they fail in CI."""
+    try:
+        server = start_server()
+    except NoServerError as error:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server):
+    """A fresh database, gone after the test."""
+    name = postgres_server.create_database()
+    yield postgres_server.dsn(name)
+    postgres_server.drop_database(name)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud what a machine without Postgres has not tested."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)}
+    for reason in sorted(reasons):
+        if "no Postgres server" in reason:
+            terminalreporter.write_line(f"NOT TESTED: {reason}", red=True, bold=True)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
