@@ -262,9 +262,16 @@ class Server:
 
     # -- its databases -------------------------------------------------------------------
 
-    def dsn(self, database: str = "postgres", *, user: str = USER, password: str = "") -> str:
-        """Return the URL of a *database*, by the socket."""
-        where = f"host={quote(str(self.folder), safe='')}&port={self.port or PORT}"
+    def dsn(
+        self,
+        database: str = "postgres",
+        *,
+        user: str = USER,
+        password: str = "",
+        where: str | None = None,
+    ) -> str:
+        """Return the URL of a *database*, by the socket; or by a proxy, which says *where*."""
+        where = where or f"host={quote(str(self.folder), safe='')}&port={self.port or PORT}"
         return f"postgresql://{user}:{password or self.password}@/{database}?{where}"
 
     @property
