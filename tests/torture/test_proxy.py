@@ -99,7 +99,7 @@ def test_a_cut_is_a_reset_for_the_client_and_the_end_for_the_server(proxy, clien
 
 def test_whoever_connects_is_refused(proxy) -> None:
     proxy.refuse()
-    with connect(proxy) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(proxy) as client:
         client.recv(99)
     proxy.calm()
     with connect(proxy) as client:
@@ -186,9 +186,9 @@ def test_a_request_is_lost_before_it_arrives(proxy, client, echo) -> None:
 
 
 def test_a_proxy_whose_server_is_gone_resets_who_connects(tmp_path) -> None:
-    with Proxy(str(tmp_path / "nobody")) as proxy, connect(proxy) as client:
-        with pytest.raises(ConnectionResetError):
-            client.recv(99)
+    nobody = str(tmp_path / "nobody")
+    with Proxy(nobody) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as client:
+        client.recv(99)
 
 
 def test_a_closed_proxy_leaves_no_thread_and_no_listener(echo) -> None:
