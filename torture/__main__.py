@@ -4,10 +4,13 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from torture import alive, kills, rescues, wal
+from torture import alive, kills, outages, recovery, rescues, wal
+from torture.server import DURABLE, start_server
+from torture.verdict import Verdict
 
 SHOWN: Final = 20
 """Violations that are printed of one play; the first is what matters."""
@@ -23,6 +26,18 @@ def main() -> int:
     one.add_argument("--keep", type=Path, help="a folder for what the processes wrote down")
     one.add_argument("--mutant", help="a bug of `sitq sim --mutants`, to see it found")
     one.set_defaults(run=_kills)
+
+    one = commands.add_parser("postgres", help="rounds of faults of a server, networks and clocks")
+    one.add_argument("--rounds", type=int, default=100)
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--keep", type=Path, help="a folder for what the processes wrote down")
+    one.set_defaults(run=_postgres)
+
+    one = commands.add_parser("recovery", help="how soon all is as before, when a server returns")
+    one.add_argument("--outages", type=int, default=10)
+    one.add_argument("--away", type=float, default=3.0, help="for how many seconds it is away")
+    one.add_argument("--seed", type=int, default=1)
+    one.set_defaults(run=_recovery)
 
     one = commands.add_parser("rescues", help="how long the tasks of a killed worker wait")
     one.add_argument("--kills", type=int, default=200)
@@ -46,6 +61,25 @@ def main() -> int:
 
 
 def _kills(options: argparse.Namespace) -> int:
+    def play(seed: int, rounds: int, keep: Path | None) -> tuple[kills.Play, Verdict]:
+        return kills.play(seed, rounds, keep=keep, mutant=options.mutant)
+
+    return _rounds(options, play)
+
+
+def _postgres(options: argparse.Namespace) -> int:
+    with start_server(DURABLE) as server:
+
+        def play(seed: int, rounds: int, keep: Path | None) -> tuple[kills.Play, Verdict]:
+            return outages.play(seed, rounds, server, keep=keep)
+
+        return _rounds(options, play)
+
+
+def _rounds(
+    options: argparse.Namespace,
+    play: Callable[[int, int, Path | None], tuple[kills.Play, Verdict]],
+) -> int:
     began = time.monotonic()
     faults: Counter[str] = Counter()
     again: Counter[str] = Counter()
@@ -54,7 +88,7 @@ def _kills(options: argparse.Namespace) -> int:
         rounds = min(options.rounds - sums["rounds"], kills.ROUNDS_PER_PLAY)
         seed = options.seed + sums["rounds"]
         keep = options.keep and options.keep / str(seed)
-        played, verdict = kills.play(seed, rounds, keep=keep, mutant=options.mutant)
+        played, verdict = play(seed, rounds, keep)
         for text in verdict.violations[:SHOWN]:
             print(f"{played.crew.folder}, seed {seed}: {text}", file=sys.stderr)
         faults += played.faults
@@ -68,6 +102,7 @@ def _kills(options: argparse.Namespace) -> int:
                 "tasks stored although their caller died": verdict.unknown,
                 "commits": verdict.commits,
                 "events judged": verdict.events,
+                "verdicts that came too late and were refused": verdict.refused,
                 "lost": verdict.lost,
                 "completed twice": verdict.completed_twice,
                 "violations": len(verdict.violations),
@@ -94,6 +129,20 @@ def _rescues(options: argparse.Namespace) -> int:
         f" {seconds[len(seconds) // 2]:.2f} s, p99 {p99:.2f} s, at most {seconds[-1]:.2f} s"
     )
     return int(p99 > rescues.PROMISED)
+
+
+def _recovery(options: argparse.Namespace) -> int:
+    with start_server() as server:
+        times = []
+        for took in recovery.recovery_times(server, options.outages, options.away, options.seed):
+            times.append(took)
+            print(f"the rate was as before {took:.2f} s after the server's return", flush=True)
+    times.sort()
+    print(
+        f"\n{len(times)} outages of {options.away:g} s: median {times[len(times) // 2]:.2f} s, at"
+        f" most {times[-1]:.2f} s until {recovery.AS_BEFORE:.0%} of the rate before"
+    )
+    return int(times[-1] > recovery.PROMISED)
 
 
 def _alive(options: argparse.Namespace) -> int:

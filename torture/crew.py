@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sitq.testing.simulation.history import Kind
-from torture.witness import FILE, MUTANT, Record
+from torture.witness import FILE, MUTANT, WRONG_BY, Record
 
 ROOT: Final = Path(__file__).parent.parent
 GONE_WITHIN: Final = 20.0
@@ -99,15 +99,27 @@ class Crew:
         self.errors = folder / "errors.log"
         self.all: list[Process] = []
 
-    def start(self, kind: str, *args: object) -> Process:
-        """Start `torture.run_<kind>` on the file, with *args*."""
+    def start(
+        self,
+        kind: str,
+        *args: object,
+        where: str = "",
+        clock: float = 0.0,
+        watched: bool = True,
+    ) -> Process:
+        """Start `torture.run_<kind>` with *args* on the file, or on another store.
+
+        Its wall clock is wrong by *clock* seconds. Unless it is *watched*, it is as in production.
+        """
         name = f"{kind[0]}{len(self.all)}"
-        command = [sys.executable, "-m", f"torture.run_{kind}", str(self.path), *map(str, args)]
+        where = where or str(self.path)
+        command = [sys.executable, "-m", f"torture.run_{kind}", where, *map(str, args)]
+        own = {FILE: str(self.witness_of(name)), WRONG_BY: str(clock)} if watched else {}
         with self.errors.open("a") as errors:
             popen = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | self._set | {FILE: str(self.witness_of(name))},
+                env=os.environ | self._set | own,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sitq.protocol.lifecycle import FINAL
 from torture.crew import Crew, Process
+from torture.kept import Kept, kept_in_file
 from torture.run_worker import GRACE
 from torture.verdict import Verdict, judge
 from torture.waiting import wait_until
@@ -68,10 +69,19 @@ class Play:
         for _ in range(PRODUCERS - len(self.crew.living("producer"))):
             self._producer()
 
+    def run(self, rounds: int) -> Verdict:
+        try:
+            self.begin()
+            for _ in range(rounds):
+                self.round()
+            return self.end()
+        finally:
+            self.crew.close()
+
     def begin(self) -> None:
         """Have all at work before anything goes wrong."""
         self._fill_up()
-        wait_until(lambda: self.crew.path.exists() and self._count(ENDED))
+        wait_until(lambda: self._count(ENDED))
 
     # -- what is done to them ------------------------------------------------------------
 
@@ -79,21 +89,28 @@ class Play:
         """Do one thing to them, at a moment of its own."""
         self._fill_up()
         self._wait(self._dice.random() * PAUSE)
-        (fault,) = self._dice.choices(list(FAULTS), list(FAULTS.values()))
+        odds = self._odds()
+        (fault,) = self._dice.choices(list(odds), list(odds.values()))
         self.faults[fault.__name__] += 1
         fault(self)
+
+    def _odds(self) -> "dict[Callable[[Any], None], int]":
+        return FAULTS
 
     def _wait(self, seconds: float) -> None:
         """Let time pass, and wake the suspended when their time has come."""
         until = time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            for process in self.crew.all:
-                if process.suspended_until is not None and process.suspended_until <= now:
-                    process.resume()
+            self._mend(now)
             if now >= until:
                 return
             time.sleep(min(0.01, until - now))
+
+    def _mend(self, now: float) -> None:
+        for process in self.crew.all:
+            if process.suspended_until is not None and process.suspended_until <= now:
+                process.resume()
 
     def _one(self, kind: str) -> Process:
         self._fill_up()  # a task may have taken the last one down
@@ -148,9 +165,7 @@ class Play:
 
     def end(self) -> Verdict:
         """Let all be well, have the rest worked off, and judge."""
-        for process in self.crew.all:
-            if process.suspended_until is not None:
-                process.resume()
+        self._mend(float("inf"))
         for producer in self.crew.living("producer"):
             assert producer.popen.stdin is not None
             producer.popen.stdin.close()
@@ -167,13 +182,18 @@ class Play:
             worker.ask_to_stop(signal.SIGTERM, GRACE)
         for process in self.crew.all:
             process.bury()
-        return judge(self.crew, late)
+        return judge(self.crew, self._kept(), late)
+
+    def _kept(self) -> Kept:
+        return kept_in_file(self.crew.path)
 
     def _fill_up_workers(self) -> None:
         for _ in range(WORKERS - len(self.crew.living("worker"))):
             self._worker()
 
     def _count(self, sql: str) -> int:
+        if not self.crew.path.exists():
+            return 0
         with closing(sqlite3.connect(self.crew.path, timeout=30)) as db:
             try:
                 ((count,),) = db.execute(sql).fetchall()
@@ -206,13 +226,7 @@ def play(
     folder = keep or Path(tempfile.mkdtemp(prefix="sitq-torture-"))
     folder.mkdir(parents=True, exist_ok=True)
     played = Play(seed, folder, mutant)
-    try:
-        played.begin()
-        for _ in range(rounds):
-            played.round()
-        verdict = played.end()
-    finally:
-        played.crew.close()
+    verdict = played.run(rounds)
     if keep is None and (mutant or not verdict.violations):
         shutil.rmtree(folder)
     return played, verdict

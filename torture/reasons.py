@@ -4,7 +4,7 @@ What nothing explains is a violation, `D1`: a task that was taken from a worker 
 """
 
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import TaskState
 from sitq.protocol.ops import Register, Rescue, Retire, RetryIn, Settle
@@ -16,6 +16,17 @@ BY_FATE: Final = {
     Kind.KILLED: "its worker was killed",
     Kind.PAUSED: "its worker was suspended beyond its lease",
 }
+CUT_OFF: Final = "the host of its worker was cut off from the server"
+AWAY: Final = "the server was away, and took its worker's lease for over"
+REMEMBERED: Final = 30.0
+"""Seconds after an outage in which a lease may still run out because of it."""
+
+
+class Outage(NamedTuple):
+    """The value of a `FAULT`: a worker could not speak to the server for *seconds*."""
+
+    reason: str
+    seconds: float
 
 
 def explain(history: History) -> tuple[Counter[str], list[str]]:
@@ -34,10 +45,16 @@ class _Reader:
         self._owners: dict[str, str] = {}  # the processes of worker ids
         self._started: dict[str, str] = {}  # the process in which each task was started last
         self._reasons: dict[str, str] = {}  # why each task has left its holder
+        self._outages: dict[str, tuple[float, str]] = {}  # of processes: until when, and why
         self._batch: Batch
+        self._at = 0.0
 
     def read(self, event: Event) -> None:
+        self._at = event.at
         match event.kind:
+            case Kind.FAULT if isinstance(event.value, Outage):
+                until = event.at + event.value.seconds + REMEMBERED
+                self._outages[event.who] = until, event.value.reason
             case Kind.KILLED | Kind.PAUSED:
                 self._fates[event.who] = event.kind
             case Kind.BATCH:
@@ -62,11 +79,17 @@ class _Reader:
                 case Retire() if op.worker_id == row.old_worker:
                     return HANDED_BACK
                 case Rescue():
-                    fate = self._fates.get(self._owners.get(row.old_worker or "", ""))
-                    return None if fate is None else BY_FATE[fate]
+                    return self._by_fate(self._owners.get(row.old_worker or "", ""))
                 case _:
                     pass
         return None
+
+    def _by_fate(self, who: str) -> str | None:
+        fate = self._fates.get(who)
+        if fate is not None:
+            return BY_FATE[fate]
+        until, reason = self._outages.get(who, (0.0, None))
+        return reason if self._at <= until else None
 
     def _start(self, event: Event) -> None:
         before = self._started.get(event.task)

@@ -1,4 +1,4 @@
-"""A producer in a process of its own: `run_producer FILE LOOP SEED FIRST PAUSE`.
+"""A producer in a process of its own: `run_producer WHERE LOOP SEED FIRST PAUSE`.
 
 It enqueues tasks of all styles, one at a time and many together, under ids of its own and under
 drawn ones, asks twice, waits for some and cancels some; until its input is closed.
@@ -6,24 +6,27 @@ drawn ones, asks twice, waits for some and cancels some; until its input is clos
 
 import random
 import sys
+from contextlib import suppress
 from functools import partial
 
 import anyio
 
-from sitq import EnqueueUnknown, Retry, SQLiteBackend, Task, TaskNotFoundError, TaskQueue
+from sitq import EnqueueUnknown, Retry, StoreError, Task, TaskNotFoundError, TaskQueue
 from sitq.protocol.lifecycle import TaskState
 from sitq.task import DEFAULTS
 from sitq.testing.simulation.history import Kind
 from torture import witness
 from torture.tasks import STYLES
+from torture.where import is_postgres, open_backend
 from torture.witness import note
 
 LANES = 4
 
 
 class Producer:
-    def __init__(self, path: str, seed: int, first: int, pause: float) -> None:
-        self._queue = TaskQueue(SQLiteBackend(path))
+    def __init__(self, where: str, seed: int, first: int, pause: float) -> None:
+        self._queue = TaskQueue(open_backend(where))
+        self._away = (StoreError, EnqueueUnknown) if is_postgres(where) else ()
         self._dice = random.Random(seed)
         self._next = first
         self._pause = pause
@@ -69,15 +72,20 @@ class Producer:
         except EnqueueUnknown as error:
             note(Kind.UNKNOWN, value=error.task_ids)
             return []
+        except self._away:  # what was drawn for it is not known here
+            note(Kind.REFUSED, value=tuple(filter(None, own)))
+            return []
         note(Kind.ENQUEUED, value=tuple(ids))
         if all(own) and self._dice.random() < 0.2:  # and once more, as one does who was not told
             note(Kind.ENQUEUE, value=own)
-            note(Kind.ENQUEUED, value=tuple(await self._queue.enqueue_many(tasks)))
+            with suppress(*self._away):
+                note(Kind.ENQUEUED, value=tuple(await self._queue.enqueue_many(tasks)))
         return list(ids)
 
     async def _cancel(self, task_id: str) -> None:
         note(Kind.CANCEL, task_id)
-        await self._queue.cancel(task_id)
+        with suppress(*self._away):
+            await self._queue.cancel(task_id)
 
     async def _wait(self, task_id: str, timeout: float) -> None:
         note(Kind.WAIT, task_id, value=timeout)
@@ -85,15 +93,17 @@ class Producer:
             result = await self._queue.get_result(task_id, timeout)
         except TaskNotFoundError:
             result = None
+        except self._away:
+            return  # nobody was told anything
         if result is None:
             note(Kind.GAVE_UP, task_id)
         else:
             note(Kind.READ, task_id, value=(TaskState(result.status.value), result.value))
 
 
-def main(path: str, loop: str, seed: str, first: str, pause: str) -> None:
-    witness.install()
-    producer = Producer(path, int(seed), int(first), float(pause))
+def main(where: str, loop: str, seed: str, first: str, pause: str) -> None:
+    witness.install(where)
+    producer = Producer(where, int(seed), int(first), float(pause))
     anyio.run(partial(producer.run), backend=loop)
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,9 +34,9 @@ PORT: Final = 5432
 LONGEST_SOCKET: Final = 90
 """Bytes of a folder's path: with the socket's name behind it, 107 are allowed."""
 READY_WITHIN: Final = 60.0
-FAST: Final = {"fsync": "off", "full_page_writes": "off"}
+FAST: Final[dict[str, str]] = {"fsync": "off", "full_page_writes": "off"}
 """Settings of a server that need not survive a power cut; what kills its processes, it survives."""
-DURABLE: Final = {"fsync": "on", "full_page_writes": "on"}
+DURABLE: Final[dict[str, str]] = {"fsync": "on", "full_page_writes": "on"}
 _SETTINGS: Final = {
     "shared_buffers": "32MB",
     "max_connections": "100",
@@ -107,10 +107,10 @@ def _account() -> Account:
 class Server:
     """A server of its own. It is started, stopped and hurt here; `close` removes it."""
 
-    def __init__(self, port: int | None = None, **settings: str) -> None:
-        """Make it, with *settings* of `postgresql.conf`, on TCP only if there is a *port*."""
+    def __init__(self, settings: Mapping[str, str] = FAST, port: int | None = None) -> None:
+        """Make it, with *settings* of `postgresql.conf`; on TCP only if there is a *port*."""
         self._account = _account()
-        self._settings = _SETTINGS | FAST | settings
+        self._settings = _SETTINGS | dict(settings)
         self.port = port
         self.password = secrets.token_hex(8)
         self.folder = Path(tempfile.mkdtemp(prefix="sitq-pg-", dir=_short_folder()))
@@ -318,6 +318,17 @@ class Server:
         )
         return int(count)
 
+    def wait_until_it_answers(self) -> None:
+        """Return when it has recovered by itself."""
+
+        def answers() -> bool:
+            try:
+                return bool(self.sql("SELECT 1"))
+            except RuntimeError:
+                return False
+
+        wait_until(answers)
+
     def children(self) -> list[int]:
         """Return the processes that serve clients, and those that do its own work."""
         if self._process is None:
@@ -336,9 +347,9 @@ class Server:
         return bool(found)
 
 
-def start_server(port: int | None = None, **settings: str) -> Server:
+def start_server(settings: Mapping[str, str] = FAST, port: int | None = None) -> Server:
     """Make a server and start it. Raises `NoServerError` if none can be had."""
-    return Server(port, **settings)
+    return Server(settings, port)
 
 
 def _short_folder() -> str | None:

@@ -1,4 +1,4 @@
-"""What becomes of a play: judged by the invariants of the simulator, and by what stands in the file.
+"""What becomes of a play: judged by the invariants of the simulator, and by what the store has kept.
 
 Beside the invariants there are four more: D1, a run of a task that nothing explains; D2, a success of
 a function that was never seen to return; P1, a process that ended badly by itself; and P2, a play
@@ -15,7 +15,8 @@ from sitq.serialization import CloudpickleSerializer, unseal
 from sitq.testing.simulation.history import Batch, Event, History, Kind
 from sitq.testing.simulation.invariants import Checker
 from torture.crew import Crew
-from torture.merge import Merged, is_whole, merge, read_rows
+from torture.kept import Kept
+from torture.merge import Merged, merge
 from torture.reasons import explain
 from torture.witness import read
 
@@ -38,30 +39,36 @@ class Verdict(NamedTuple):
     completed_twice: int
     started_again: Counter[str]
     """How often a task ran once more, by the reason."""
+    refused: int
+    """How many verdicts came too late, and were refused."""
     commits: int
     events: int
     violations: list[str]
 
 
-def judge(crew: Crew, late: list[str]) -> Verdict:
-    """Judge what the processes of *crew*, which have all ended, left behind."""
-    merged = merge(crew)
+def judge(crew: Crew, kept: Kept, late: list[str]) -> Verdict:
+    """Judge what the processes of *crew*, which have all ended, left behind; and what was *kept*."""
+    merged = merge(crew, kept)
     history = merged.history
     end = max((event.at for event in history), default=0.0)
     history.append(Event(end, Kind.HEALED))
-    history.append(Event(end, Kind.SOUND, value=is_whole(crew)))
+    history.append(Event(end, Kind.SOUND, value=kept.is_whole))
     history.append(Event(end, Kind.QUIET))
     found = Checker(presence=True, recovers_within=RECOVERS_WITHIN).check(history)
-    violations = [f"{v.invariant}: {v.text} (event {v.event})" for v in found]
+    violations = [
+        f"{v.invariant}: {v.text} (event {v.event})"
+        for v in found
+        if v.invariant not in kept.unjudged
+    ]
     violations += late
-    in_file = read_rows(crew)
+    in_file = kept.rows
     acknowledged = {
         task_id for event in history if event.kind is Kind.ENQUEUED for task_id in event.value
     }
     lost = sum(in_file.get(task_id) not in FINAL for task_id in acknowledged)
     if lost and not any(text.startswith(("S1:", "L1:")) for text in violations):
         violations.append(f"S1: {lost} acknowledged tasks are not in the file, or have not ended")
-    violations += _odd_ends(crew)
+    violations += _odd_ends(crew, kept)
     if not acknowledged:
         violations.append("P2: not one task was enqueued, so nothing was shown")
     violations += _rows_that_differ(merged, in_file)
@@ -74,13 +81,14 @@ def judge(crew: Crew, late: list[str]) -> Verdict:
         lost=lost,
         completed_twice=_completed_twice(history),
         started_again=again,
+        refused=_refused(history),
         commits=merged.commits,
         events=len(history),
         violations=violations,
     )
 
 
-def _odd_ends(crew: Crew) -> list[str]:
+def _odd_ends(crew: Crew, kept: Kept) -> list[str]:
     """Find processes that ended by themselves, and not well."""
     found = []
     for process in crew.all:
@@ -88,9 +96,12 @@ def _odd_ends(crew: Crew) -> list[str]:
         allowed = {0}
         if process.was_killed or process.kind == "worker":  # which a task may have taken down
             allowed.add(-signal.SIGKILL)
+        seen = {record.kind for record in read(crew.witness_of(process.name))}
+        if kept.may_be_away and process.kind == "worker" and Kind.HELD not in seen:
+            allowed.add(1)  # it could not begin, and says so to whoever started it
         if process.signals:
             allowed |= STOPPED
-            if not any(record.kind is Kind.UP for record in read(crew.witness_of(process.name))):
+            if Kind.UP not in seen:
                 allowed.add(1)  # Python's own answer to a SIGINT while it starts
         if code not in allowed:
             found.append(f"P1: {process.name} ended with {code}, which nothing had asked for")
@@ -107,6 +118,15 @@ def _completed_twice(history: History) -> int:
                     assert isinstance(outcome, Settled)
                     completed[op.task_id] += outcome.applied
     return sum(times > 1 for times in completed.values())
+
+
+def _refused(history: History) -> int:
+    return sum(
+        outcome == Settled(applied=False)
+        for event in history
+        if event.kind is Kind.BATCH
+        for outcome in event.value.outcomes
+    )
 
 
 def _rows_that_differ(merged: Merged, in_file: dict[str, TaskState]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sitq.protocol.lifecycle import TaskState
 from sitq.testing.simulation.history import Kind
 from torture.crew import Crew
-from torture.merge import is_whole, read_rows
+from torture.kept import kept_in_file
 from torture.waiting import wait_until
 from torture.witness import read
 
@@ -46,14 +46,15 @@ def write(processes: int, seconds: float, seed: int) -> Written:
         records = [record for writer in writers for record in read(crew.witness_of(writer.name))]
         tasks = [id_ for r in records if r.kind is Kind.ENQUEUED for id_ in r.value]
         cancelled = [record.task for record in records if record.kind is Kind.CANCELLED]
-        rows = read_rows(crew)
+        kept = kept_in_file(crew.path)
+        rows = kept.rows
         lost = [id_ for id_ in tasks if id_ not in rows]
         lost += [id_ for id_ in cancelled if rows.get(id_) is not TaskState.CANCELLED]
         return Written(
             tasks=len(tasks),
             checkpoints=sum(record.kind is Kind.FAULT for record in records),
             lost=len(lost),
-            is_whole=is_whole(crew),
+            is_whole=kept.is_whole,
             ended_badly=sum(code != 0 for code in codes),
         )
     finally:

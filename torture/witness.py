@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import sitq.adapters.sqlite
 import sitq.request
+from sitq.adapters import clocks
 from sitq.adapters.calls import Execution
 from sitq.adapters.committer import Committer
 from sitq.adapters.worker import WorkerDriver
@@ -45,11 +46,14 @@ from sitq.storage.program import Commit, Done, Program, Query, Step, resume
 from sitq.testing.simulation.history import Batch, Change, Kind
 from sitq.testing.simulation.mutants import MUTANTS
 from sitq.testing.simulation.row_triggers import watch_rows
+from torture.where import is_postgres
 
 FILE: Final = "TORTURE_WITNESS"
 """The environment variable that names the file of this process."""
 MUTANT: Final = "TORTURE_MUTANT"
 """The one that names a bug to be planted, to show that it would be found."""
+WRONG_BY: Final = "TORTURE_CLOCK_IS_WRONG_BY"
+"""The one that says by how many seconds the wall clock of this process is to be wrong."""
 _HEADER: Final = struct.Struct(">I")
 _READS: Final = frozenset({Watch, Fetch, Count})
 
@@ -68,9 +72,9 @@ class Record(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A transaction that is about to be committed as the *number*-th of its file."""
+    """A transaction that is about to be committed: the *number*-th of its file, or of that name."""
 
-    number: int
+    number: int | str
     batch: Batch
     changes: tuple[tuple[str, Change], ...]
 
@@ -130,18 +134,30 @@ def read(path: Path) -> Iterator[Record]:
 # -- watching ----------------------------------------------------------------------------
 
 
-def install() -> None:
-    """Have this process watched, if the environment names its file."""
+def install(where: str) -> None:
+    """Have this process watched, which works on the store *where*, if the environment says so."""
     global _here  # noqa: PLW0603  # one process, one witness
     if FILE not in os.environ:
         return
+    _set_the_clock(float(os.environ.get(WRONG_BY, "0")))
     if MUTANT in os.environ:
         _planted.enter_context(MUTANTS[os.environ[MUTANT]].planted())
     _here = open_witness()
-    _watch_store(_here)
+    if is_postgres(where):
+        from torture import postgres_witness  # its library may not be there, for a file
+
+        postgres_witness.watch(_here)
+    else:
+        _watch_store(_here)
     _watch_callers(_here)
     _watch_worker(_here)
     _here.note(Kind.UP)
+
+
+def _set_the_clock(wrong_by: float) -> None:
+    if wrong_by:
+        right = clocks.wall_ms
+        clocks.wall_ms = lambda: right() + round(wrong_by * 1000)
 
 
 def _watch_store(here: Witness) -> None:

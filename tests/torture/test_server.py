@@ -83,14 +83,8 @@ def test_connections_are_ended(server, how) -> None:
         client.stdin.write(b"SELECT 1;\n")
         client.stdin.close()
         assert client.wait() == 2
-    wait_until(lambda: _answers(server))
-
-
-def _answers(server) -> bool:
-    try:
-        return server.sql("SELECT 1") == [["1"]]
-    except RuntimeError:  # it is starting again
-        return False
+    server.wait_until_it_answers()
+    assert server.sql("SELECT 1") == [["1"]]
 
 
 def test_nothing_is_left_after_it_was_closed() -> None:
@@ -155,5 +149,5 @@ def test_programs_in_a_folder_of_root_alone_are_copied(monkeypatch, tmp_path) ->
 
 def test_one_that_cannot_start_shows_its_log_and_leaves_nothing(made) -> None:
     with pytest.raises(RuntimeError, match='unrecognized configuration parameter "no_such"'):
-        start_server(no_such="setting")
+        start_server({"no_such": "setting"})
     assert [folder.exists() for folder in made] == [False]

@@ -9,7 +9,7 @@ from sitq.testing.simulation.history import Change
 
 Saw = Callable[[str, Change], None]
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "seq", "state", "token", "worker_id", "attempt", "crashes", "run_at_ms", "finished_ms",
     "cancel_asked", "queue", "priority",
 )  # fmt: skip
@@ -22,10 +22,10 @@ def watch_rows(db: sqlite3.Connection, saw: Saw) -> None:
 
     The triggers are this connection's own, and never in the file.
     """
-    db.create_function("sitq_saw", 2 + 2 * len(_COLUMNS), lambda *args: saw(*_changed(*args)))
-    nothing = ", ".join(["NULL"] * len(_COLUMNS))
-    old = ", ".join(f"OLD.{column}" for column in _COLUMNS)
-    new = ", ".join(f"NEW.{column}" for column in _COLUMNS)
+    db.create_function("sitq_saw", 2 + 2 * len(COLUMNS), lambda *args: saw(*changed(*args)))
+    nothing = ", ".join(["NULL"] * len(COLUMNS))
+    old = ", ".join(f"OLD.{column}" for column in COLUMNS)
+    new = ", ".join(f"NEW.{column}" for column in COLUMNS)
     for when, of, id_, values in (
         ("INSERT", "new", "NEW.id", f"{nothing}, {new}"),
         ("UPDATE", "both", "NEW.id", f"{old}, {new}"),
@@ -37,8 +37,9 @@ def watch_rows(db: sqlite3.Connection, saw: Saw) -> None:
         )
 
 
-def _changed(of: str, id_: str, *values: Any) -> tuple[str, Change]:
-    old, new = values[: len(_COLUMNS)], values[len(_COLUMNS) :]
+def changed(of: str, id_: str, *values: Any) -> tuple[str, Change]:
+    """Return what became of a row: *of* is `old`, `new` or `both`, *values* is `COLUMNS` twice."""
+    old, new = values[: len(COLUMNS)], values[len(COLUMNS) :]
     seq, _, token, worker, attempt, crashes, run_at_ms, finished_ms, asked, queue, priority = (
         old if of == "old" else new
     )
