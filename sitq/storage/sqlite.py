@@ -15,17 +15,15 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, assert_never
 
-from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance, sources, target
+from sitq.protocol.lifecycle import Move, TaskState, advance
 from sitq.protocol.ops import (
     Aborted,
     Cancel,
     Cancelled,
     Completed,
-    Conflict,
     Count,
     Counted,
     Enqueue,
-    Enqueued,
     Failed,
     Fetch,
     Fetched,
@@ -43,7 +41,6 @@ from sitq.protocol.ops import (
     Renewed,
     Rescue,
     Rescued,
-    Reservation,
     Reserve,
     Reserved,
     Retire,
@@ -52,32 +49,29 @@ from sitq.protocol.ops import (
     Settle,
     Settled,
     TaskKey,
-    TaskRow,
     Unpark,
     Unparked,
     Unregistered,
     Watch,
     Watched,
 )
-from sitq.storage.policy_column import dump_policy, load_policy
+from sitq.storage.policy_column import dump_policy
 from sitq.storage.program import Change, Commit, Program, Query, Row
+from sitq.storage.sql import (
+    HAS_ENDED,
+    allows,
+    in_turn,
+    moves_to,
+    ms,
+    new_tasks,
+    reservations,
+    task_row,
+    when,
+)
 from sitq.storage.sqlite_schema import SUSPECT
 
 PROMOTE_LIMIT: Final = 1000
 """Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
-
-
-def _in(move: Move) -> str:
-    """The guard of *move*, from the transition table.
-
-    One state is written with `=`: SQLite uses a partial index only for a term it can see.
-    """
-    states = [f"'{state}'" for state in sources(move)]
-    return f"state = {states[0]}" if len(states) == 1 else f"state IN ({', '.join(states)})"
-
-
-def _to(move: Move) -> str:
-    return f"state = '{target(move)}'"
 
 
 # -- statements: enqueue and cancel ----------------------------------------------------
@@ -96,13 +90,13 @@ EXISTING: Final = """
 FIND: Final = "SELECT seq, token, state, worker_id FROM sitq_tasks WHERE id = ?"
 
 CANCEL: Final = f"""
-    UPDATE sitq_tasks SET {_to(Move.CANCEL)}, reason = 'user', finished_ms = ?
-    WHERE seq = ? AND {_in(Move.CANCEL)}
+    UPDATE sitq_tasks SET {moves_to(Move.CANCEL)}, reason = 'user', finished_ms = ?
+    WHERE seq = ? AND {allows(Move.CANCEL)}
 """
 
 # Not a move: the task runs on until its holder hears of it.
 ASK_TO_STOP: Final = f"""
-    UPDATE sitq_tasks SET cancel_asked = 1 WHERE seq = ? AND {_in(Move.ABORT)}
+    UPDATE sitq_tasks SET cancel_asked = 1 WHERE seq = ? AND {allows(Move.ABORT)}
 """
 
 # -- statements: reserve ---------------------------------------------------------------
@@ -110,8 +104,8 @@ ASK_TO_STOP: Final = f"""
 # Run by every reserve that finds something due, so there is no process that stages it.
 # Served by sitq_tasks_scheduled.
 PROMOTE: Final = f"""
-    UPDATE sitq_tasks SET {_to(Move.PROMOTE)} WHERE seq IN (
-        SELECT seq FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ? AND run_at_ms <= ?
+    UPDATE sitq_tasks SET {moves_to(Move.PROMOTE)} WHERE seq IN (
+        SELECT seq FROM sitq_tasks WHERE {allows(Move.PROMOTE)} AND queue = ? AND run_at_ms <= ?
         ORDER BY run_at_ms LIMIT {PROMOTE_LIMIT}
     )
 """
@@ -120,13 +114,13 @@ _RESERVATION: Final = "seq, token, id, name, payload, attempt, policy, max_crash
 
 # Served by sitq_tasks_queued.
 _NEXT: Final = f"""
-        SELECT {_RESERVATION} FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+        SELECT {_RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
         ORDER BY priority DESC, seq LIMIT ?
 """
 
 # The same without suspects, but for one of them.
 _NEXT_WITH_ONE_SUSPECT: Final = f"""
-        SELECT {_RESERVATION} FROM sitq_tasks WHERE {_in(Move.RESERVE)} AND queue = ?
+        SELECT {_RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
             AND (NOT ({SUSPECT}) OR seq = ?)
         ORDER BY priority DESC, seq LIMIT ?
 """
@@ -135,20 +129,20 @@ _NEXT_WITH_ONE_SUSPECT: Final = f"""
 # the price of ten such changes.
 TAKE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
+    SET {moves_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
         started_ms = ?
-    WHERE seq = ? AND {_in(Move.RESERVE)}
+    WHERE seq = ? AND {allows(Move.RESERVE)}
 """
 
 # These three are served by sitq_tasks_suspects.
-_SUSPECT_WAITS: Final = f"SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)}"
+_SUSPECT_WAITS: Final = f"SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {allows(Move.RESERVE)}"
 
 HOLDS_SUSPECT: Final = f"""
-    SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.COMPLETE)} AND worker_id = ? LIMIT 1
+    SELECT 1 FROM sitq_tasks WHERE {SUSPECT} AND {allows(Move.COMPLETE)} AND worker_id = ? LIMIT 1
 """
 
 FIRST_SUSPECT: Final = f"""
-    SELECT seq FROM sitq_tasks WHERE {SUSPECT} AND {_in(Move.RESERVE)}
+    SELECT seq FROM sitq_tasks WHERE {SUSPECT} AND {allows(Move.RESERVE)}
         AND queue IN (SELECT value FROM json_each(?))
     ORDER BY priority DESC, seq LIMIT 1
 """
@@ -156,14 +150,14 @@ FIRST_SUSPECT: Final = f"""
 # What a lost answer has given to a worker. Served by sitq_tasks_held.
 FORGOTTEN: Final = f"""
     SELECT {_RESERVATION} FROM sitq_tasks
-    WHERE worker_id = ? AND {_in(Move.COMPLETE)}
+    WHERE worker_id = ? AND {allows(Move.COMPLETE)}
         AND seq NOT IN (SELECT value FROM json_each(?))
     ORDER BY seq LIMIT ?
 """
 
 # Served by sitq_tasks_scheduled.
 _NEXT_DUE: Final = f"""
-        SELECT min(run_at_ms) FROM sitq_tasks WHERE {_in(Move.PROMOTE)} AND queue = ?
+        SELECT min(run_at_ms) FROM sitq_tasks WHERE {allows(Move.PROMOTE)} AND queue = ?
 """
 
 IS_REGISTERED: Final = "SELECT 1 FROM sitq_workers WHERE id = ?"
@@ -195,20 +189,20 @@ _HELD: Final = "seq = ? AND token = ? AND worker_id = ?"
 
 COMPLETE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.COMPLETE)}, finished_ms = ?, result = ?,
+    SET {moves_to(Move.COMPLETE)}, finished_ms = ?, result = ?,
         error = NULL, error_type = NULL, traceback = NULL
-    WHERE {_HELD} AND {_in(Move.COMPLETE)}
+    WHERE {_HELD} AND {allows(Move.COMPLETE)}
 """
 
 FAIL: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.FAIL)}, finished_ms = ?, error = ?, error_type = ?, traceback = ?, reason = ?
-    WHERE {_HELD} AND {_in(Move.FAIL)}
+    SET {moves_to(Move.FAIL)}, finished_ms = ?, error = ?, error_type = ?, traceback = ?, reason = ?
+    WHERE {_HELD} AND {allows(Move.FAIL)}
 """
 
 ABORT: Final = f"""
-    UPDATE sitq_tasks SET {_to(Move.ABORT)}, finished_ms = ?, reason = 'user'
-    WHERE {_HELD} AND {_in(Move.ABORT)}
+    UPDATE sitq_tasks SET {moves_to(Move.ABORT)}, finished_ms = ?, reason = 'user'
+    WHERE {_HELD} AND {allows(Move.ABORT)}
 """
 
 # A task that was asked to stop does not come back by any of the three ways below.
@@ -216,22 +210,22 @@ ABORT_IF_ASKED: Final = f"{ABORT} AND cancel_asked = 1"
 
 RETRY: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RETRY)}, run_at_ms = ?, error = ?, error_type = ?, traceback = ?,
+    SET {moves_to(Move.RETRY)}, run_at_ms = ?, error = ?, error_type = ?, traceback = ?,
         worker_id = NULL
-    WHERE {_HELD} AND {_in(Move.RETRY)} AND cancel_asked = 0
+    WHERE {_HELD} AND {allows(Move.RETRY)} AND cancel_asked = 0
 """
 
 RELEASE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RELEASE)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL
-    WHERE {_HELD} AND {_in(Move.RELEASE)} AND cancel_asked = 0
+    SET {moves_to(Move.RELEASE)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL
+    WHERE {_HELD} AND {allows(Move.RELEASE)} AND cancel_asked = 0
 """
 
 PARK: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.PARK)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL,
+    SET {moves_to(Move.PARK)}, attempt = attempt - 1, worker_id = NULL, started_ms = NULL,
         parked_stamp = ?, error = ?
-    WHERE {_HELD} AND {_in(Move.PARK)} AND cancel_asked = 0
+    WHERE {_HELD} AND {allows(Move.PARK)} AND cancel_asked = 0
 """
 
 STANDING: Final = """
@@ -259,38 +253,38 @@ DEAD: Final = """
 # worker off even where it had lost its lease without dying.
 RESCUE_ABORT: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
-    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1
+    SET {moves_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
+    WHERE worker_id = ? AND {allows(Move.ABORT)} AND cancel_asked = 1
 """
 
 RESCUE_FAIL: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.FAIL)}, token = token + 1, crashes = crashes + 1, finished_ms = ?,
+    SET {moves_to(Move.FAIL)}, token = token + 1, crashes = crashes + 1, finished_ms = ?,
         error = 'the worker died ' || (crashes + 1) || iif(crashes = 0, ' time', ' times')
             || ' while running this task (last: pid ' || ? || ' on ' || ? || ')',
         error_type = 'WorkerDied', traceback = NULL, reason = 'crash'
-    WHERE worker_id = ? AND {_in(Move.FAIL)} AND crashes + 1 >= max_crashes
+    WHERE worker_id = ? AND {allows(Move.FAIL)} AND crashes + 1 >= max_crashes
 """
 
 RESCUE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RESCUE)}, token = token + 1, crashes = crashes + 1, attempt = attempt - 1,
+    SET {moves_to(Move.RESCUE)}, token = token + 1, crashes = crashes + 1, attempt = attempt - 1,
         worker_id = NULL, started_ms = NULL
-    WHERE worker_id = ? AND {_in(Move.RESCUE)}
+    WHERE worker_id = ? AND {allows(Move.RESCUE)}
 """
 
 # A retirement gives a new token as well: what comes from this worker later is not its own.
 RETIRE_ABORT: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
-    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1
+    SET {moves_to(Move.ABORT)}, token = token + 1, finished_ms = ?, reason = 'user'
+    WHERE worker_id = ? AND {allows(Move.ABORT)} AND cancel_asked = 1
 """
 
 RETIRE_RELEASE: Final = f"""
     UPDATE sitq_tasks
-    SET {_to(Move.RELEASE)}, token = token + 1, attempt = attempt - 1, worker_id = NULL,
+    SET {moves_to(Move.RELEASE)}, token = token + 1, attempt = attempt - 1, worker_id = NULL,
         started_ms = NULL
-    WHERE worker_id = ? AND {_in(Move.RELEASE)}
+    WHERE worker_id = ? AND {allows(Move.RELEASE)}
 """
 
 FORGET_WORKER: Final = "DELETE FROM sitq_workers WHERE id = ?"
@@ -302,24 +296,22 @@ PEERS: Final = """
 # Served by sitq_tasks_asked.
 ASKED_TO_STOP: Final = f"""
     SELECT seq, token FROM sitq_tasks
-    WHERE worker_id = ? AND {_in(Move.ABORT)} AND cancel_asked = 1 ORDER BY seq
+    WHERE worker_id = ? AND {allows(Move.ABORT)} AND cancel_asked = 1 ORDER BY seq
 """
 
 # -- statements: upkeep and reading ----------------------------------------------------
 
 # Served by sitq_tasks_parked.
 UNPARK: Final = f"""
-    UPDATE sitq_tasks SET {_to(Move.UNPARK)}, parked_stamp = NULL, error = NULL
-    WHERE {_in(Move.UNPARK)} AND parked_stamp IN (SELECT value FROM json_each(?))
+    UPDATE sitq_tasks SET {moves_to(Move.UNPARK)}, parked_stamp = NULL, error = NULL
+    WHERE {allows(Move.UNPARK)} AND parked_stamp IN (SELECT value FROM json_each(?))
 """
-
-_IS_FINAL: Final = f"state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))})"
 
 # Served by sitq_tasks_finished. The newest row stays: SQLite would give its number to the next
 # task, whose tokens would then be those of a task that was before.
 PRUNE: Final = f"""
     DELETE FROM sitq_tasks WHERE seq IN (
-        SELECT seq FROM sitq_tasks WHERE {_IS_FINAL} AND finished_ms <= ?
+        SELECT seq FROM sitq_tasks WHERE {HAS_ENDED} AND finished_ms <= ?
             AND seq <> (SELECT max(seq) FROM sitq_tasks)
         ORDER BY finished_ms LIMIT ?
     )
@@ -366,10 +358,6 @@ def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
     return tuple([outcomes[i] for i in range(len(ops))])
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
 # -- enqueue and cancel ----------------------------------------------------------------
 
 
@@ -379,34 +367,14 @@ def _enqueue(enqueues: list[tuple[int, Enqueue]], now: Moment) -> Program[dict[i
     if asked:
         found = yield Query(EXISTING, (json.dumps(asked),))
         known = {id_: (TaskState(state), payload) for id_, state, payload in found}
-    outcomes: dict[int, Outcome] = {}
-    new: list[tuple[Any, ...]] = []
-    for i, op in enqueues:
-        outcomes[i] = Enqueued()
-        fresh: dict[str, NewTask] = {}
-        for task in op.tasks:
-            state, payload = known.get(task.id, (None, None))
-            if task.id in fresh:
-                state, payload = TaskState.QUEUED, fresh[task.id].payload
-            if state is None:
-                fresh[task.id] = task
-            elif payload != task.payload:
-                outcomes[i] = Conflict(task.id, state)
-                break
-        else:
-            for task in fresh.values():
-                row = _new_row(task, now)
-                new.append(row)
-                if op.may_exist:
-                    known[task.id] = (row[3], task.payload)
+    outcomes, new = new_tasks(enqueues, known)
     if new:
-        yield Change(ENQUEUE, new)
+        yield Change(ENQUEUE, [_new_row(task, now) for task in new])
     return outcomes
 
 
 def _new_row(task: NewTask, now: Moment) -> tuple[Any, ...]:
-    run_at_ms = now.wall_ms + task.delay_ms if task.run_at_ms is None else task.run_at_ms
-    state = TaskState.QUEUED if run_at_ms <= now.wall_ms else TaskState.SCHEDULED
+    state, run_at_ms = when(task, now.wall_ms)
     return (
         task.id,
         task.queue,
@@ -459,20 +427,12 @@ def _reserve(op: Reserve, now: Moment) -> Program[Outcome]:
         forgotten = yield Query(FORGOTTEN, (op.worker_id, json.dumps(op.known), op.limit))
     fresh = yield from _take(op, op.limit - len(forgotten), now, look)
     rows = [*forgotten, *fresh]
-    if forgotten:  # by priority, then first come, first served
-        rows.sort(key=lambda row: (-row[8], row[0]))
-    tasks: list[Reservation] = []
-    damaged: list[tuple[int, Settle]] = []
-    for row in rows:
-        try:
-            tasks.append(_reservation(row))
-        except ValueError:
-            damaged.append((len(damaged), _park_damaged(row, op.worker_id)))
+    tasks, damaged = reservations(in_turn(rows) if forgotten else rows, op.worker_id)
     if damaged:
         yield from _settle(damaged, now)
     if look.due_at is None or len(rows) == op.limit:
-        return Reserved(tuple(tasks))
-    return Reserved(tuple(tasks), max(0, look.due_at - now.wall_ms) / 1000)
+        return Reserved(tasks)
+    return Reserved(tasks, max(0, look.due_at - now.wall_ms) / 1000)
 
 
 def _take(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence[Row]]:
@@ -500,23 +460,6 @@ def _look_for(op: Reserve) -> Program[_Look]:
     due = [run_at_ms for run_at_ms, _, _ in rows if run_at_ms is not None]
     _, suspect, registered = rows[0]
     return _Look(min(due, default=None), bool(suspect), bool(registered))
-
-
-def _reservation(row: Row) -> Reservation:
-    seq, token, id_, name, payload, attempt, policy, max_crashes, _ = row
-    return Reservation(
-        TaskKey(seq, token), id_, name, payload, attempt, load_policy(policy, max_crashes)
-    )
-
-
-def _park_damaged(row: Row, worker_id: str) -> Settle:
-    """Put aside a task whose options cannot be read; the others of its queue must not wait for it."""
-    seq, token, id_, _, _, _, policy, *_ = row
-    text = (
-        f"the options of this task are damaged (its policy is {policy!r:.100}): restore them from a"
-        " backup, or cancel it and enqueue it again"
-    )
-    return Settle(TaskKey(seq, token), id_, worker_id, Parked("damaged", text))
 
 
 # -- settle ----------------------------------------------------------------------------
@@ -550,7 +493,7 @@ def _verdict_changes(op: Settle, now: Moment) -> Iterable[tuple[str, tuple[Any, 
         case Aborted():
             return [(ABORT, (now.wall_ms,))]
         case RetryIn(delay, failure):
-            again_ms = now.wall_ms + _ms(delay)
+            again_ms = now.wall_ms + ms(delay)
             values: tuple[Any, ...] = (
                 again_ms,
                 failure.error,
@@ -577,7 +520,7 @@ def _register(op: Register, now: Moment) -> Program[Outcome]:
         json.dumps(op.queues),
         op.max_concurrency,
         now.epoch,
-        now.lease_ms + _ms(op.lease_for),
+        now.lease_ms + ms(op.lease_for),
         now.wall_ms,
     )
     yield Change(REGISTER, [row])
@@ -585,7 +528,7 @@ def _register(op: Register, now: Moment) -> Program[Outcome]:
 
 
 def _renew(op: Renew, now: Moment) -> Program[Outcome]:
-    row = (now.epoch, now.lease_ms + _ms(op.lease_for), op.worker_id)
+    row = (now.epoch, now.lease_ms + ms(op.lease_for), op.worker_id)
     ((changed,),) = yield Change(RENEW, [row])
     return Renewed() if changed else Unregistered()
 
@@ -631,7 +574,7 @@ def _unpark(op: Unpark, now: Moment) -> Program[Outcome]:  # noqa: ARG001
 
 
 def _prune(op: Prune, now: Moment) -> Program[Outcome]:
-    ((count,),) = yield Change(PRUNE, [(now.wall_ms - _ms(op.older_than), op.limit)])
+    ((count,),) = yield Change(PRUNE, [(now.wall_ms - ms(op.older_than), op.limit)])
     return Pruned(count)
 
 
@@ -646,16 +589,11 @@ def _fetch(fetches: list[tuple[int, Fetch]]) -> Program[dict[int, Outcome]]:
         rows = yield Query(FETCH_ONE, asked)
     else:
         rows = yield Query(FETCH, (json.dumps(asked),))
-    found = {row[0]: _task_row(row) for row in rows}
+    found = {row[0]: task_row(row) for row in rows}
     return {
         i: Fetched({task_id: found[task_id] for task_id in op.task_ids if task_id in found})
         for i, op in fetches
     }
-
-
-def _task_row(row: Row) -> TaskRow:
-    id_, name, queue, state, *rest = row
-    return TaskRow(id_, name, queue, TaskState(state), *rest)
 
 
 # What frees comes before what takes, and what looks comes last.
