@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what a type checker sees of the table below
     from sitq.backends.base import Backend as Backend
     from sitq.backends.memory import MemoryBackend as MemoryBackend
+    from sitq.backends.postgres import PostgresBackend as PostgresBackend
     from sitq.backends.sqlite import SQLiteBackend as SQLiteBackend
     from sitq.core import Result as Result, TaskId as TaskId, TaskStatus as TaskStatus
     from sitq.exceptions import (
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "sitq.backends.base": ("Backend",),
     "sitq.backends.memory": ("MemoryBackend",),
+    "sitq.backends.postgres": ("PostgresBackend",),
     "sitq.backends.sqlite": ("SQLiteBackend",),
     "sitq.core": ("Result", "TaskId", "TaskStatus"),
     "sitq.exceptions": (

@@ -46,7 +46,9 @@ def ms(seconds: float) -> int:
 
 
 def new_tasks(
-    enqueues: Sequence[tuple[int, Enqueue]], known: dict[str, tuple[TaskState, bytes]]
+    enqueues: Sequence[tuple[int, Enqueue]],
+    known: dict[str, tuple[TaskState, bytes]],
+    wall_ms: int,
 ) -> tuple[dict[int, Outcome], list[NewTask]]:
     """Return what each enqueue is answered, and the tasks that are to be stored.
 
@@ -70,7 +72,8 @@ def new_tasks(
         else:
             new += fresh.values()
             if op.may_exist:
-                known |= {task.id: (TaskState.QUEUED, task.payload) for task in fresh.values()}
+                for task in fresh.values():
+                    known[task.id] = when(task, wall_ms)[0], task.payload
     return outcomes, new
 
 

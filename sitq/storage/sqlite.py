@@ -367,7 +367,7 @@ def _enqueue(enqueues: list[tuple[int, Enqueue]], now: Moment) -> Program[dict[i
     if asked:
         found = yield Query(EXISTING, (json.dumps(asked),))
         known = {id_: (TaskState(state), payload) for id_, state, payload in found}
-    outcomes, new = new_tasks(enqueues, known)
+    outcomes, new = new_tasks(enqueues, known, now.wall_ms)
     if new:
         yield Change(ENQUEUE, [_new_row(task, now) for task in new])
     return outcomes

@@ -2,8 +2,17 @@
 
 from pathlib import Path
 
-from sitq import MemoryBackend, SQLiteBackend
+import pytest
+
+from sitq import MemoryBackend, PostgresBackend, SQLiteBackend
 from sitq.testing.conformance import BackendSuite
+
+
+@pytest.fixture(scope="module")
+def postgres_database(postgres_server):
+    name = postgres_server.create_database()
+    yield postgres_server.dsn(name)
+    postgres_server.drop_database(name)
 
 
 class TestMemoryBackend(BackendSuite):
@@ -19,3 +28,18 @@ class TestSQLiteBackend(BackendSuite):
 
     def new_backend(self, folder: Path) -> SQLiteBackend:
         return SQLiteBackend(folder / "tasks.db")
+
+
+class TestPostgresBackend(BackendSuite):
+    """Each store is a schema of its own, named for its folder, in the database of the module."""
+
+    @pytest.fixture(autouse=True)
+    def _database(self, postgres_database):
+        type(self).dsn = postgres_database
+        type(self).making = (
+            "from sitq import PostgresBackend\n"
+            f"backend = PostgresBackend({postgres_database!r}, schema='s_' + folder.name.lower())"
+        )
+
+    def new_backend(self, folder: Path) -> PostgresBackend:
+        return PostgresBackend(self.dsn, schema=f"s_{folder.name.lower()}")

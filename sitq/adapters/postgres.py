@@ -1,0 +1,239 @@
+"""Batches on a connection to Postgres that may be lost at any moment, and its store for threads.
+
+The promises:
+- Whoever is told that nothing was stored can rely on it; where the connection is lost while a
+  COMMIT is under way, that is said (`Blame.UNKNOWN`), and what is asked again waits for the fate of
+  the first: the server keeps its locks until that is decided.
+- A lost connection is made anew, and a batch that failed for its neighbours is asked again, after
+  pauses with jitter, for `timeout` seconds. A server that says nothing for that long is left.
+- A connection that was carried across a fork is not used.
+
+`Talk` says what is to be done, in coroutines that no event loop runs: see `Ready`.
+"""
+
+import os
+import selectors
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any, Final, TypeAlias, TypeVar, assert_never
+
+from sitq.adapters import chance, clocks
+from sitq.adapters.base import BatchError
+from sitq.adapters.postgres_connection import (
+    Connection,
+    PgError,
+    PostgresSettings,
+    Ready,
+    connect,
+    shown,
+)
+from sitq.adapters.postgres_errors import Judgement, NoAnswerError, cannot_connect, judge
+from sitq.exceptions import BackendInUseError
+from sitq.protocol.commit import Blame
+from sitq.protocol.ops import Op, Outcome
+from sitq.storage.postgres import apply_batch
+from sitq.storage.postgres_schema import open_schema
+from sitq.storage.program import Change, Commit, Done, Program, Query, resume
+
+T = TypeVar("T")
+
+FIRST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 1.0
+
+
+class Pause:
+    """Awaited for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __await__(self) -> Generator["Pause", None, None]:
+        yield self
+
+
+class Connect:
+    """Awaited for a new connection."""
+
+    def __await__(self) -> Generator["Connect", Connection, Connection]:
+        return (yield self)
+
+
+Asked: TypeAlias = Ready | Pause | Connect
+"""What a coroutine of `Talk` may wait for."""
+
+
+class Talk:
+    """Applies batches on one connection after another."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+        self.connection: Connection | None = None
+        self._where = f"{shown(settings.dsn)} schema={settings.schema}"
+        self._pid = os.getpid()
+        self._committing = False
+
+    async def open(self) -> None:
+        """Connect, and make sure that our tables are there."""
+        connection = await self._connect()
+        try:
+            await self._run(connection, open_schema(self.settings.schema))
+        except PgError as error:
+            found = judge(error, self._where, committing=False, lost=connection.is_lost)
+            self.drop()
+            raise found.error from error
+        except BaseException:
+            self.drop()
+            raise
+
+    async def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """Apply *ops* in one transaction, or raise `BatchError`."""
+        give_up_at = clocks.monotonic() + self.settings.timeout
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._attempt(ops)
+            except _Failed as failed:
+                found = failed.judgement
+                if not found.again or clocks.monotonic() + pause >= give_up_at:
+                    raise BatchError(found.error, found.blame) from failed.__cause__
+            await Pause(pause * (0.5 + chance.unit()))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _attempt(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        self._refuse_after_fork()
+        connection = self.connection
+        if connection is None:
+            try:
+                connection = await self._connect()
+            except Exception as error:
+                raise _Failed(Judgement(error, Blame.STORE, again=True)) from error
+        try:
+            return await self._run(connection, apply_batch(ops, self.settings.schema))
+        except Exception as error:
+            lost = connection.is_lost
+            found = judge(error, self._where, committing=self._committing, lost=lost)
+            if lost or found.afresh:
+                self.drop()
+            else:
+                await self._roll_back(connection)
+            raise _Failed(found) from error
+        except BaseException:
+            self.drop()  # nobody runs this to its end
+            raise
+
+    async def _run(self, connection: Connection, program: Program[T]) -> T:
+        self._committing = False
+        step = resume(program, None)
+        while not isinstance(step, Done):
+            match step:
+                case Query(sql, params):
+                    step = resume(program, await connection.ask(sql, params))
+                case Commit():
+                    self._committing = True
+                    await connection.ask("COMMIT")
+                    self._committing = False
+                    step = resume(program, ())
+                case Change():
+                    raise AssertionError("programs for Postgres change rows by queries")
+        return step.value
+
+    async def _roll_back(self, connection: Connection) -> None:
+        try:
+            await connection.ask("ROLLBACK")
+        except Exception:  # noqa: BLE001  # what had failed before says more
+            self.drop()
+
+    async def _connect(self) -> Connection:
+        try:
+            self.connection = await Connect()
+        except PgError as error:
+            raise cannot_connect(error, self._where) from error
+        return self.connection
+
+    def _refuse_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            raise BatchError(
+                BackendInUseError(
+                    f"this connection to {self._where} was opened by process {self._pid} and"
+                    f" carried across a fork into {os.getpid()}, where it must not be used; make a"
+                    " new backend in the child"
+                ),
+                Blame.STORE,
+            )
+
+    def drop(self) -> None:
+        """Let go of the connection."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self._pid == os.getpid():
+            connection.shut()
+
+
+class _Failed(Exception):
+    def __init__(self, judgement: Judgement) -> None:
+        super().__init__(str(judgement.error))
+        self.judgement = judgement
+
+
+class PostgresStore:
+    """Applies batches in whichever thread calls it, one at a time."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._talk = Talk(settings)
+
+    def open(self) -> None:
+        """Connect, and make sure that our tables are there."""
+        block(self._talk.open(), self._talk.settings)
+
+    def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+        """Apply *ops* in one transaction, or raise `BatchError`."""
+        return block(self._talk.apply(ops), self._talk.settings)
+
+    def tidy(self) -> None:
+        """Nothing: the server keeps itself tidy."""
+
+    def close(self) -> None:
+        self._talk.drop()
+
+
+def block(work: Coroutine[Asked, Any, T], settings: PostgresSettings) -> T:
+    """Run *work* to its end, and block this thread while it waits."""
+    answer: object = None
+    failure: Exception | None = None
+    try:
+        while True:
+            asked = work.send(answer) if failure is None else work.throw(failure)
+            answer = failure = None
+            try:
+                answer = _wait_for(asked, settings)
+            except Exception as error:  # noqa: BLE001  # passed on to whoever waits
+                failure = error
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        work.close()
+
+
+def _wait_for(asked: Asked, settings: PostgresSettings) -> object:
+    match asked:
+        case Ready():
+            return _wait_until_ready(asked, settings.timeout)
+        case Pause(seconds=seconds):
+            clocks.sleep(seconds)
+            return None
+        case Connect():
+            return connect(settings)
+        case _:
+            assert_never(asked)
+
+
+# Of these two, the first has no limit on the numbers of descriptors; Windows has the second only.
+_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def _wait_until_ready(asked: Ready, seconds: float) -> int:
+    with _Selector() as selector:
+        selector.register(asked.descriptor, asked.events)
+        ready = selector.select(seconds)
+    if not ready:
+        raise NoAnswerError(f"not a word for {seconds:g} s")
+    ((_, events),) = ready
+    return int(events)

@@ -1,0 +1,244 @@
+"""One connection to Postgres, for any event loop or none: the only file that knows psycopg.
+
+psycopg does not wait itself: it says what it waits for. Here that is passed on by `await`ing a
+`Ready`, up to whoever runs the coroutine: a thread that blocks, or callbacks of an event loop. No
+task of the loop is ever involved, so no cancellation can reach a statement that is under way.
+
+Connecting blocks (names are looked up, certificates checked), so it is done in threads.
+"""
+
+import struct
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, cast
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import PQGen
+from psycopg.adapt import Buffer, Dumper
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import tuple_row
+
+from sitq.storage.postgres import Blobs, Ints, Texts
+from sitq.storage.program import Row
+
+T = TypeVar("T")
+PgError = psycopg.Error
+
+# A network that is gone is noticed: while we wait for an answer after the first three, while we
+# send after the last (milliseconds). All can be set in the DSN.
+DEFAULTS: Final[dict[str, str]] = {
+    "fallback_application_name": "sitq",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "target_session_attrs": "read-write",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """*timeout* in seconds; without *prepare* no statement outlives its transaction."""
+
+    dsn: str
+    schema: str = "sitq"
+    timeout: float = 10.0
+    prepare: bool = True
+    listen: bool = True
+
+    def public(self) -> "PostgresSettings":
+        """Return the same without a password."""
+        given = _parts(self.dsn)
+        given.pop("password", None)
+        return replace(self, dsn=make_conninfo(**given))
+
+
+class Ready:
+    """Awaited until *descriptor* is ready for one of *events*, as `selectors` numbers them."""
+
+    __slots__ = ("descriptor", "events")
+
+    def __init__(self, descriptor: int, events: int) -> None:
+        self.descriptor = descriptor
+        self.events = events
+
+    def __await__(self) -> Generator["Ready", int, int]:
+        return (yield self)
+
+
+class Connection(psycopg.AsyncConnection[Row]):
+    """Runs one statement after another; whoever runs its coroutines does the waiting."""
+
+    def __init__(self, pgconn: pq.abc.PGconn, settings: PostgresSettings) -> None:
+        super().__init__(pgconn, tuple_row)
+        self.prepare_threshold = 2 if settings.prepare else None
+        for kind, dumper in _DUMPERS.items():
+            self.adapters.register_dumper(kind, dumper)
+        self._quoted = f'"{settings.schema}".'
+        self._placed: dict[str, bytes] = {}
+        self._cursor = psycopg.AsyncRawCursor(self)
+
+    async def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = 0.0,  # noqa: ARG002  # whoever waits decides for how long
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> T:
+        try:
+            wanted = next(gen)
+            while True:
+                wanted = gen.send(await Ready(self.pgconn.socket, wanted))
+        except StopIteration as stop:
+            return cast(T, stop.value)
+
+    async def ask(self, sql: str, params: Sequence[Any] = ()) -> Sequence[Row]:
+        """Run a statement; without *params* it may be several, and the last one's rows count."""
+        cursor = self._cursor
+        if params:
+            await cursor.execute(self._place(sql), params, binary=True)
+        else:
+            if not self.autocommit:
+                await self.set_autocommit(True)
+            await cursor.execute(self._place(sql), prepare=False)
+            while cursor.nextset():
+                pass
+        return await cursor.fetchall() if cursor.description else ()
+
+    def _place(self, sql: str) -> bytes:
+        placed = self._placed.get(sql)
+        if placed is None:
+            placed = self._placed[sql] = sql.replace("sitq.", self._quoted).encode()
+        return placed
+
+    def look(self) -> bool:
+        """Read what has come unasked; say whether the connection still stands."""
+        try:
+            self.pgconn.consume_input()
+        except psycopg.Error:
+            return False
+        return self.stands
+
+    @property
+    def stands(self) -> bool:
+        """Whether it can be used for another batch."""
+        return (
+            self.pgconn.status == pq.ConnStatus.OK
+            and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        return self.pgconn.status != pq.ConnStatus.OK
+
+    def shut(self) -> None:
+        """Close it, whatever it is doing; the server then rolls back what was not committed."""
+        self.pgconn.finish()
+
+    def __del__(self, *_: object) -> None:
+        """Say nothing: a program need not close its backends."""
+
+
+class _Opened(psycopg.Connection[Row]):
+    def __del__(self, *_: object) -> None:
+        """Say nothing: what it had opened lives on in a `Connection`."""
+
+
+def connect(settings: PostgresSettings) -> Connection:
+    """Connect, and block the thread meanwhile. Raises `PgError`."""
+    given = _parts(settings.dsn)
+    whole = make_conninfo(**{**DEFAULTS, **given, "client_encoding": "utf8"})
+    opened = _Opened.connect(whole, autocommit=True)
+    return Connection(opened.pgconn, settings)
+
+
+def _parts(dsn: str) -> dict[str, Any]:
+    return dict(conninfo_to_dict(dsn))
+
+
+def checked_dsn(dsn: str) -> str:
+    """Return *dsn* in libpq's own form. Raises `ValueError`, without a password in its text."""
+    try:
+        return make_conninfo(**_parts(dsn))
+    except psycopg.ProgrammingError as error:
+        words = str(error).strip().rpartition('"')[2] or "it cannot be read"
+        raise ValueError(words.strip()) from None
+
+
+def shown(dsn: str) -> str:
+    """Return *dsn* as people may see it."""
+    given = _parts(dsn)
+    where = {name: given[name] for name in ("host", "port", "dbname", "user") if name in given}
+    return " ".join(f"{name}={value}" for name, value in where.items()) or "the default database"
+
+
+# -- parameters: each kind has one type, whatever its values are ---------------------------
+
+
+def _header(count: int, oid: int, *, has_null: bool = False) -> bytes:
+    """The first bytes of an array in binary: dimensions, nulls, type; then length and lower bound."""
+    if not count:
+        return struct.pack("!iiI", 0, 0, oid)
+    return struct.pack("!iiIii", 1, has_null, oid, count, 1)
+
+
+def _array(oid: int, items: Sequence[bytes | None]) -> bytes:
+    parts = [_header(len(items), oid, has_null=None in items)]
+    for item in items:
+        if item is None:
+            parts.append(b"\xff\xff\xff\xff")
+        else:
+            parts += (len(item).to_bytes(4), item)
+    return b"".join(parts)
+
+
+class _Int(Dumper):
+    oid = 20  # int8
+    format = pq.Format.BINARY
+
+    def dump(self, obj: int) -> Buffer:
+        return struct.pack("!q", obj)
+
+
+class _Ints(Dumper):
+    oid = 1016  # int8[]
+    format = pq.Format.BINARY
+
+    def dump(self, obj: Ints) -> Buffer:
+        flat = [8] * (2 * len(obj))
+        flat[1::2] = obj
+        return _header(len(obj), 20) + struct.pack("!" + "iq" * len(obj), *flat)
+
+
+class _Texts(Dumper):
+    oid = 1009  # text[]
+    format = pq.Format.BINARY
+
+    def dump(self, obj: Texts) -> Buffer:
+        return _array(25, [None if item is None else item.encode() for item in obj])
+
+
+class _Blobs(Dumper):
+    oid = 1001  # bytea[]
+    format = pq.Format.BINARY
+
+    def dump(self, obj: Blobs) -> Buffer:
+        return _array(17, obj)
+
+
+class _Text(Dumper):
+    oid = 25  # text
+    format = pq.Format.BINARY
+
+    def dump(self, obj: str) -> Buffer:
+        return obj.encode()
+
+
+_DUMPERS: Final[dict[type, type[Dumper]]] = {
+    int: _Int,
+    str: _Text,
+    Ints: _Ints,
+    Texts: _Texts,
+    Blobs: _Blobs,
+}

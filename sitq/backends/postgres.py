@@ -1,0 +1,139 @@
+"""`PostgresBackend`: a queue in a schema of a PostgreSQL database, for any number of hosts."""
+
+import itertools
+import re
+import weakref
+from datetime import timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from sitq import validation
+from sitq.adapters.base import Store
+from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
+from sitq.exceptions import BackendError, ValidationError
+
+if TYPE_CHECKING:
+    from sitq.adapters.postgres_connection import PostgresSettings
+
+SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+class PostgresBackend(Backend):
+    """A queue in the database at *dsn*, in a schema of its own, which is made if it is not there.
+
+    Args:
+        dsn: where the server is, as libpq has it: a URL such as
+            `"postgresql://user@host/database"`, or `"host=... dbname=..."`. What it leaves out
+            comes from libpq's environment variables.
+        schema: the schema that holds the tables (default: `"sitq"`).
+        timeout: seconds to wait for the server: for an answer, for a lock that another program
+            has, for a server that is being restarted; then `StoreError` (default: 10).
+        listen: hear from other processes, by LISTEN and NOTIFY, that there is something to do.
+            False, and new tasks are found by polling alone (default: True).
+        prepare: have the server keep prepared statements. False behind a pooler that gives each
+            transaction another connection (default: True).
+        retention: how long finished tasks are kept (default: 7 days; None: for ever).
+        max_payload: bytes that a serialised call or result may have (default: 16 MiB).
+
+    Raises:
+        ValidationError: an argument is wrong. The server itself is spoken to on first use.
+        BackendError: psycopg is not installed.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        schema: str = "sitq",
+        timeout: float = 10.0,
+        listen: bool = True,
+        prepare: bool = True,
+        retention: timedelta | float | None = WEEK,
+        max_payload: int = MAX_PAYLOAD,
+    ) -> None:
+        super().__init__(retention=retention, max_payload=max_payload)
+        _require_psycopg()
+        from sitq.adapters.postgres_connection import PostgresSettings, checked_dsn
+
+        given: object = schema
+        if not isinstance(given, str) or not SCHEMA_NAME.fullmatch(given):
+            raise ValidationError(
+                "schema must be small letters, digits and underscores, 63 at most, and not begin"
+                f" with a digit: {schema!r}"
+            )
+        if schema.startswith("pg_"):
+            raise ValidationError(
+                f"schema must not begin with 'pg_', as the server's do: {schema!r}"
+            )
+        try:
+            dsn = checked_dsn(dsn)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValidationError(
+                "dsn must be such as 'postgresql://user@host/database' or 'host=... dbname=...':"
+                f" {error}"
+            ) from None
+        self._settings = PostgresSettings(
+            dsn=dsn,
+            schema=schema,
+            timeout=validation.seconds("timeout", timeout, zero=False),
+            prepare=bool(prepare),
+            listen=bool(listen),
+        )
+        _live[next(_numbers)] = self
+
+    @property
+    def schema(self) -> str:
+        """The schema that holds the tables."""
+        return self._settings.schema
+
+    def open_store(self) -> Store:
+        from sitq.adapters.postgres import PostgresStore
+
+        store = PostgresStore(self._settings)
+        store.open()
+        return store
+
+    def __repr__(self) -> str:
+        from sitq.adapters.postgres_connection import shown
+
+        return f"PostgresBackend({shown(self._settings.dsn)!r}, schema={self.schema!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._settings.public(), self.retention, self.max_payload)
+
+
+_numbers = itertools.count(1)
+_live: "weakref.WeakValueDictionary[int, PostgresBackend]" = weakref.WeakValueDictionary()
+
+
+def _again(
+    settings: "PostgresSettings", retention: float | None, max_payload: int
+) -> PostgresBackend:
+    """Return a backend on the same schema, in whichever process it is unpickled.
+
+    As with `SQLiteBackend`: the first that was made and can be used here, or else a new one. A
+    password is not pickled, since that would put it into the database: a new backend has it from
+    libpq's environment or password file.
+    """
+    for _, backend in sorted(_live.items()):
+        if backend._settings.public() == settings and backend.is_usable_here:  # noqa: SLF001
+            return backend
+    return PostgresBackend(
+        settings.dsn,
+        schema=settings.schema,
+        timeout=settings.timeout,
+        listen=settings.listen,
+        prepare=settings.prepare,
+        retention=retention,
+        max_payload=max_payload,
+    )
+
+
+def _require_psycopg() -> None:
+    try:
+        import_module("sitq.adapters.postgres_connection")
+    except ImportError as error:
+        raise BackendError(
+            f"PostgresBackend needs psycopg 3, which cannot be imported ({error}): install it by"
+            " pip install 'sitq[postgres]'"
+        ) from error

@@ -1,0 +1,390 @@
+"""Every op as statements of Postgres.
+
+The promises:
+- A batch is one transaction. Its ops were asked at the same time, and none has been answered
+  when it begins, so any order is a right one: they go kind by kind, and what frees comes before
+  what takes.
+- All times are those of the server, so that the clocks of workers do not matter.
+- Enqueues, settles, cancels and a reserve each cost a fixed number of statements, however many
+  tasks there are, and each statement is a round trip: a batch that settles and refills costs four.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, assert_never
+
+from sitq.protocol.lifecycle import Move, TaskState, advance
+from sitq.protocol.ops import (
+    Aborted,
+    Cancel,
+    Cancelled,
+    Completed,
+    Count,
+    Counted,
+    Enqueue,
+    Failed,
+    Fetch,
+    Fetched,
+    NewTask,
+    Op,
+    Outcome,
+    Parked,
+    Prune,
+    Pruned,
+    Register,
+    Registered,
+    Released,
+    Renew,
+    Renewed,
+    Rescue,
+    Rescued,
+    Reserve,
+    Reserved,
+    Retire,
+    Retired,
+    RetryIn,
+    Settle,
+    Settled,
+    TaskKey,
+    Unpark,
+    Unparked,
+    Unregistered,
+    Watch,
+    Watched,
+)
+from sitq.storage import postgres_statements as sql
+from sitq.storage.policy_column import dump_policy
+from sitq.storage.postgres_schema import refuse_newer
+from sitq.storage.program import Commit, Program, Query, Row
+from sitq.storage.sql import in_turn, ms, new_tasks, reservations, task_row, when
+
+
+class Ints(list[int]):
+    """A parameter that is an array of numbers."""
+
+
+class Texts(list[str | None]):
+    """A parameter that is an array of texts."""
+
+
+class Blobs(list[bytes]):
+    """A parameter that is an array of bytes."""
+
+
+def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
+    """Apply *ops* in one transaction; return their outcomes, in the order of *ops*.
+
+    *schema* is for messages.
+    """
+    outcomes: dict[int, Outcome] = {}
+    asked: dict[type, list[tuple[int, Any]]] = {}
+    for i, op in enumerate(ops):
+        asked.setdefault(type(op), []).append((i, op))
+    if asked.keys() == {Fetch}:  # one statement is a transaction of its own
+        outcomes |= yield from _fetch(asked[Fetch], 0)
+        return tuple([outcomes[i] for i in range(len(ops))])
+    begin = sql.BEGIN_READING if asked.keys() <= READS else sql.BEGIN
+    ((now, version, *_),) = yield Query(begin)
+    refuse_newer(version, schema)
+    for kind, program in _IN_ORDER:
+        if kind in asked:
+            outcomes |= yield from program(asked[kind], now)
+    yield _COMMIT
+    return tuple([outcomes[i] for i in range(len(ops))])
+
+
+# -- enqueue and cancel ----------------------------------------------------------------
+
+
+def _enqueue(enqueues: list[tuple[int, Enqueue]], now: int) -> Program[dict[int, Outcome]]:
+    while True:
+        known: dict[str, tuple[TaskState, bytes]] = {}
+        may_exist = [task.id for _, op in enqueues if op.may_exist for task in op.tasks]
+        if may_exist:
+            found = yield Query(sql.EXISTING, (Texts(may_exist),))
+            known = {id_: (TaskState(state), payload) for id_, state, payload in found}
+        outcomes, new = new_tasks(enqueues, known, now)
+        if not new:
+            return outcomes
+        put = yield Query(sql.ENQUEUE, _columns(new, now))
+        if len(put) == len(new):
+            return outcomes
+        # Somebody has taken one of the ids since we looked, or it was not looked for. By now it can
+        # be seen: all is decided anew.
+        yield Query(sql.TAKE_BACK, (Texts(id_ for (id_,) in put),))
+        enqueues = [(i, op._replace(may_exist=True)) for i, op in enqueues]
+
+
+def _columns(new: Sequence[NewTask], now: int) -> tuple[Any, ...]:
+    begins = [when(task, now) for task in new]
+    return (
+        Texts(task.id for task in new),
+        Texts(task.queue for task in new),
+        Texts(task.name for task in new),
+        Texts(state for state, _ in begins),
+        Ints(task.priority for task in new),
+        Ints(run_at_ms for _, run_at_ms in begins),
+        Ints([now] * len(new)),
+        Blobs(task.payload for task in new),
+        Texts(dump_policy(task.policy) for task in new),
+        Ints(task.policy.max_crashes for task in new),
+    )
+
+
+def _cancel(cancels: list[tuple[int, Cancel]], now: int) -> Program[dict[int, Outcome]]:
+    rows = yield Query(sql.FIND, (Texts(sorted({op.task_id for _, op in cancels})),))
+    found = {id_: (TaskState(state), TaskKey(seq, token), w) for id_, seq, token, state, w in rows}
+    waiting = [id_ for id_, (was, *_) in found.items() if advance(was, Move.CANCEL) is not None]
+    running = [id_ for id_, (was, *_) in found.items() if was is TaskState.RUNNING]
+    if waiting:
+        yield Query(sql.CANCEL, (now, Texts(waiting)))
+    if running:
+        yield Query(sql.ASK_TO_STOP, (Texts(running),))
+    outcomes: dict[int, Outcome] = {}
+    for i, op in cancels:
+        was, key, holder = found.get(op.task_id, (None, None, None))
+        if was is TaskState.RUNNING:
+            outcomes[i] = Cancelled(was, holder, key)
+        else:
+            outcomes[i] = Cancelled(was)
+            if op.task_id in waiting:  # who asks for it again comes after that
+                found[op.task_id] = (TaskState.CANCELLED, TaskKey(0, 0), None)
+    return outcomes
+
+
+# -- reserve ---------------------------------------------------------------------------
+
+
+class _Given(NamedTuple):
+    """What a reserve found: whether the worker is there, when the next task is due, and tasks."""
+
+    registered: bool
+    due_at: int | None
+    rows: list[Row]
+
+
+def _reserve(reserves: list[tuple[int, Reserve]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in reserves:
+        outcomes[i] = yield from _reserve_one(op, now)
+    return outcomes
+
+
+def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
+    forgotten: Sequence[Row] = ()
+    if op.known is not None:
+        yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
+        known = Ints(op.known)
+        forgotten = yield Query(sql.FORGOTTEN, (op.worker_id, known, op.limit))
+    left = op.limit - len(forgotten)
+    given = yield from _next(op, left, now, promoted=False)
+    if given.due_at is not None and given.due_at <= now:
+        yield Query(sql.PROMOTE, (Texts(op.queues), now))
+        given = yield from _next(op, left, now, promoted=True)
+    if not given.registered:
+        return Unregistered()
+    rows = [*forgotten, *given.rows]
+    tasks, damaged = reservations(in_turn(rows), op.worker_id)
+    if damaged:
+        yield from _settle(damaged, now)
+    if given.due_at is None or len(rows) == op.limit:
+        return Reserved(tasks)
+    return Reserved(tasks, max(0, given.due_at - now) / 1000)
+
+
+def _next(op: Reserve, limit: int, now: int, *, promoted: bool) -> Program[_Given]:
+    params = (op.worker_id, Texts(op.queues), limit, now, promoted)
+    rows = yield Query(sql.RESERVE, params)
+    registered, due_at, *_ = rows[0]
+    return _Given(registered, due_at, [row[2:] for row in rows if row[2] is not None])
+
+
+# -- settle ----------------------------------------------------------------------------
+
+
+def _settle(settles: list[tuple[int, Settle]], now: int) -> Program[dict[int, Outcome]]:
+    changes: dict[str, list[tuple[Settle, tuple[Any, ...]]]] = {}
+    for _, op in settles:
+        for statement, values in _verdict_changes(op):
+            changes.setdefault(statement, []).append((op, values))
+    applied = 0
+    for statement, each in changes.items():
+        each.sort(key=_id_of)
+        ops = [op for op, _ in each]
+        kinds = _COLUMNS.get(statement, ())
+        columns = zip(kinds, zip(*(values for _, values in each), strict=True), strict=True)
+        ((changed,),) = yield Query(
+            statement,
+            (
+                Texts(op.task_id for op in ops),
+                Ints(op.key.seq for op in ops),
+                Ints(op.key.token for op in ops),
+                Texts(op.worker_id for op in ops),
+                now,
+                *(kind(column) for kind, column in columns),
+            ),
+        )
+        applied += changed
+    if applied == len(settles):
+        return {i: Settled(True) for i, _ in settles}
+    # Some were refused. One that stands as it was left under this very token had been applied
+    # before, and its answer lost; all else belongs to another by now.
+    found = yield Query(sql.STANDING, (Texts(op.task_id for _, op in settles),))
+    standing = {(seq, token) for seq, token, state in found if state != TaskState.RUNNING}
+    return {i: Settled(op.key in standing) for i, op in settles}
+
+
+def _id_of(change: tuple[Settle, tuple[Any, ...]]) -> str:
+    return change[0].task_id
+
+
+_COLUMNS: Final[dict[str, tuple[type[Ints] | type[Texts] | type[Blobs], ...]]] = {
+    sql.COMPLETE: (Blobs,),
+    sql.FAIL: (Texts, Texts, Texts, Texts),
+    sql.RETRY: (Ints, Texts, Texts, Texts),
+    sql.PARK: (Texts, Texts),
+}
+
+
+def _verdict_changes(op: Settle) -> list[tuple[str, tuple[Any, ...]]]:
+    match op.verdict:
+        case Completed(value):
+            return [(sql.COMPLETE, (value,))]
+        case Failed(failure):
+            error = (failure.error, failure.error_type, failure.traceback, failure.reason)
+            return [(sql.FAIL, error)]
+        case Aborted():
+            return [(sql.ABORT, ())]
+        case RetryIn(delay, failure):
+            again = (ms(delay), failure.error, failure.error_type, failure.traceback)
+            return [(sql.ABORT_IF_ASKED, ()), (sql.RETRY, again)]
+        case Released():
+            return [(sql.ABORT_IF_ASKED, ()), (sql.RELEASE, ())]
+        case Parked(stamp, text):
+            return [(sql.ABORT_IF_ASKED, ()), (sql.PARK, (stamp, text))]
+        case _:
+            assert_never(op.verdict)
+
+
+# -- workers ---------------------------------------------------------------------------
+
+
+def _register(registers: list[tuple[int, Register]], now: int) -> Program[dict[int, Outcome]]:
+    for _, op in registers:
+        until = now + ms(op.lease_for)
+        about = (op.worker_id, op.host, op.pid, Texts(op.queues), op.max_concurrency)
+        yield Query(sql.REGISTER, (*about, until, now))
+    return {i: Registered() for i, _ in registers}
+
+
+def _renew(renews: list[tuple[int, Renew]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in renews:
+        ((changed,),) = yield Query(sql.RENEW, (now + ms(op.lease_for), op.worker_id))
+        outcomes[i] = Renewed() if changed else Unregistered()
+    return outcomes
+
+
+def _rescue(rescues: list[tuple[int, Rescue]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in rescues:
+        outcomes[i] = yield from _rescue_one(op, now)
+    return outcomes
+
+
+def _rescue_one(op: Rescue, now: int) -> Program[Outcome]:
+    dead = yield Query(sql.DEAD, (Texts(op.worker_ids), now))
+    if not dead:
+        return Rescued((), 0)
+    ids = Texts(id_ for id_, _, _ in dead)
+    where = Texts(host for _, host, _ in dead), Ints(pid for _, _, pid in dead)
+    tasks = 0
+    for statement, params in (
+        (sql.RESCUE_ABORT, (now, ids)),
+        (sql.RESCUE_FAIL, (now, ids, *where)),
+        (sql.RESCUE, (ids,)),
+    ):
+        ((changed,),) = yield Query(statement, params)
+        tasks += changed
+    yield Query(sql.FORGET_WORKERS, (ids,))
+    return Rescued(tuple(id_ for id_, _, _ in dead), tasks)
+
+
+def _retire(retires: list[tuple[int, Retire]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in retires:
+        own = Texts([op.worker_id])
+        yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
+        yield Query(sql.RESCUE_ABORT, (now, own))
+        ((released,),) = yield Query(sql.RETIRE_RELEASE, (own,))
+        yield Query(sql.FORGET_WORKERS, (own,))
+        outcomes[i] = Retired(released)
+    return outcomes
+
+
+def _watch(watches: list[tuple[int, Watch]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in watches:
+        peers = yield Query(sql.PEERS, (now, op.worker_id))
+        asked = yield Query(sql.ASKED_TO_STOP, (op.worker_id,))
+        outcomes[i] = Watched(
+            peers=tuple(worker_id for worker_id, _ in peers),
+            expired=any(expired for _, expired in peers),
+            cancelled=tuple(TaskKey(seq, token) for seq, token in asked),
+        )
+    return outcomes
+
+
+# -- upkeep and reading ----------------------------------------------------------------
+
+
+def _unpark(unparks: list[tuple[int, Unpark]], now: int) -> Program[dict[int, Outcome]]:  # noqa: ARG001
+    outcomes: dict[int, Outcome] = {}
+    for i, op in unparks:
+        ((count,),) = yield Query(sql.UNPARK, (Texts(op.stamps),))
+        outcomes[i] = Unparked(count)
+    return outcomes
+
+
+def _prune(prunes: list[tuple[int, Prune]], now: int) -> Program[dict[int, Outcome]]:
+    outcomes: dict[int, Outcome] = {}
+    for i, op in prunes:
+        ((count,),) = yield Query(sql.PRUNE, (now - ms(op.older_than), op.limit))
+        outcomes[i] = Pruned(count)
+    return outcomes
+
+
+def _count(counts: list[tuple[int, Count]], now: int) -> Program[dict[int, Outcome]]:  # noqa: ARG001
+    rows = yield Query(sql.COUNT)
+    counted = Counted(tuple((queue, TaskState(state), n) for queue, state, n in rows))
+    return {i: counted for i, _ in counts}
+
+
+def _fetch(fetches: list[tuple[int, Fetch]], now: int) -> Program[dict[int, Outcome]]:  # noqa: ARG001
+    asked = sorted({task_id for _, op in fetches for task_id in op.task_ids})
+    rows = yield Query(sql.FETCH, (Texts(asked),))
+    found = {row[0]: task_row(row) for row in rows}
+    return {
+        i: Fetched({task_id: found[task_id] for task_id in op.task_ids if task_id in found})
+        for i, op in fetches
+    }
+
+
+# What frees comes before what takes, and what looks comes last.
+_IN_ORDER: Final[Sequence[tuple[type, Any]]] = (
+    (Settle, _settle),
+    (Retire, _retire),
+    (Register, _register),
+    (Renew, _renew),
+    (Rescue, _rescue),
+    (Unpark, _unpark),
+    (Prune, _prune),
+    (Enqueue, _enqueue),
+    (Cancel, _cancel),
+    (Reserve, _reserve),
+    (Watch, _watch),
+    (Count, _count),
+    (Fetch, _fetch),
+)
+READS: Final[frozenset[type]] = frozenset({Watch, Fetch, Count})
+"""A batch of these alone writes nothing."""
+_COMMIT: Final = Commit()
