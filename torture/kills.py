@@ -91,8 +91,14 @@ class Play:
         self._wait(self._dice.random() * PAUSE)
         odds = self._odds()
         (fault,) = self._dice.choices(list(odds), list(odds.values()))
-        self.faults[fault.__name__] += 1
+        self.count(fault.__name__)
         fault(self)
+
+    def count(self, fault: str) -> None:
+        """Count it, and write down when it was."""
+        self.faults[fault] += 1
+        with (self.crew.folder / "faults.log").open("a") as log:
+            log.write(f"{time.monotonic_ns()} {fault}\n")
 
     def _odds(self) -> "dict[Callable[[Any], None], int]":
         return FAULTS

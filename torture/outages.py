@@ -113,15 +113,14 @@ class OutagePlay(Play):
         super()._mend(now)
         for host in self._hosts:
             if host.until and host.until <= now:
-                host.until = 0.0
-                host.proxy.calm()
+                self._end_trouble(host)
         if self._read_only_until and self._read_only_until <= now:
             self._read_only_until = 0.0
             self.server.read_only(False)
 
     def trouble_a_network(self) -> None:
         trouble = self._dice.choice(list(network.LONGEST))
-        self.faults[f"... {trouble.__name__}"] += 1
+        self.count(f"... {trouble.__name__}")
         self._trouble(self._host(), trouble, network.LONGEST[trouble] * self._dice.random())
 
     def cut_a_host_off_for_three_leases(self) -> None:
@@ -133,8 +132,17 @@ class OutagePlay(Play):
         self._fill_up()
         hosts = [host for host in self._hosts if _living("worker", host)]
         host = self._dice.choice([host for host in hosts if not host.until] or hosts)
-        host.proxy.calm()
+        self._end_trouble(host)
         return host
+
+    def _end_trouble(self, host: Host) -> None:
+        """Have a calm network again. It may have lasted longer than was meant: note when it ended."""
+        if host.until:
+            host.until = 0.0
+            for process in host.processes:
+                if process.is_alive():
+                    self._note(process, CUT_OFF, 0.0)
+        host.proxy.calm()
 
     def _trouble(self, host: Host, trouble: Trouble, seconds: float) -> None:
         host.until = time.monotonic() + seconds
@@ -158,21 +166,31 @@ class OutagePlay(Play):
         self._take_it_away(self.server.kill, 0.5 * self._dice.random())
 
     def _take_it_away(self, end: Callable[[], None], seconds: float) -> None:
-        self._mend_the_server()
-        began = Record(time.monotonic_ns(), Kind.FAULT)
-        living = [process for process in self.crew.all if process.is_alive()]
-        end()
-        self._wait(seconds)
-        self.server.start()
-        outage = Outage(AWAY, (time.monotonic_ns() - began.ns) / 1e9)
-        for process in living:
-            process.done_to_it.append(began._replace(value=outage))
+        def away() -> None:
+            end()
+            self._wait(seconds)
+            self.server.start()
+
+        self._while_away(away)
 
     def kill_a_process_of_the_server(self) -> None:
         """Have the server end all connections, and recover by itself."""
+
+        def away() -> None:
+            self.server.kill_a_backend(self.database)
+            self.server.wait_until_it_answers()
+
+        self._while_away(away)
+
+    def _while_away(self, away: Callable[[], None]) -> None:
+        """Do what takes the server away and brings it back; note for how long that was."""
         self._mend_the_server()
-        self.server.kill_a_backend(self.database)
-        self.server.wait_until_it_answers()
+        began = Record(time.monotonic_ns(), Kind.FAULT)
+        living = [process for process in self.crew.all if process.is_alive()]
+        away()
+        outage = Outage(AWAY, (time.monotonic_ns() - began.ns) / 1e9)
+        for process in living:
+            process.done_to_it.append(began._replace(value=outage))
 
     def end_all_connections(self) -> None:
         self.server.terminate_connections(self.database)
