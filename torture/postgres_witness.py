@@ -18,8 +18,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import sitq.adapters.postgres
+import sitq.storage.postgres
 from sitq.protocol.lifecycle import TaskState
 from sitq.protocol.ops import Cancel, Cancelled, Moment, Op, Outcome
+from sitq.storage import postgres_statements as sql
 from sitq.storage.postgres import READS
 from sitq.storage.program import Commit, Done, Program, Query, Step, resume
 from sitq.testing.simulation.history import Batch, Kind
@@ -36,6 +38,11 @@ UNJUDGED: Final = frozenset({"S21", "S24"})
 """Who comes first, where many reserve at once and each passes over what the others have locked; and
 whether the server's own files are whole.
 """
+
+MUTANTS: Final = {
+    "unfenced": ("COMPLETE", "AND token = its_token AND worker_id = its_worker", ""),
+}
+"""Bugs to be planted, to see them found: in which statement, what is replaced, and by what."""
 
 TABLES: Final = """
 CREATE SCHEMA torture;
@@ -59,6 +66,17 @@ _CHANGES: Final = """
     SELECT json_build_array(b.name, r.old, r.new)
     FROM torture.batches b LEFT JOIN torture.rows r USING (xid) ORDER BY r.n
 """
+
+
+def plant(mutant: str) -> None:
+    """Plant a bug of `MUTANTS` into the statements of this process."""
+    statement, old, new = MUTANTS[mutant]
+    right: str = getattr(sql, statement)
+    assert old in right
+    wrong = right.replace(old, new)
+    columns: dict[str, Any] = sitq.storage.postgres._COLUMNS
+    columns[wrong] = columns[right]
+    setattr(sql, statement, wrong)
 
 
 def watch(here: "Witness") -> None:

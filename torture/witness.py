@@ -140,14 +140,17 @@ def install(where: str) -> None:
     if FILE not in os.environ:
         return
     _set_the_clock(float(os.environ.get(WRONG_BY, "0")))
-    if MUTANT in os.environ:
-        _planted.enter_context(MUTANTS[os.environ[MUTANT]].planted())
+    mutant = os.environ.get(MUTANT)
     _here = open_witness()
     if is_postgres(where):
         from torture import postgres_witness  # its library may not be there, for a file
 
+        if mutant is not None:
+            postgres_witness.plant(mutant)
         postgres_witness.watch(_here)
     else:
+        if mutant is not None:
+            _planted.enter_context(MUTANTS[mutant].planted())
         _watch_store(_here)
     _watch_callers(_here)
     _watch_worker(_here)
