@@ -32,6 +32,9 @@ PAUSE: Final = 0.05
 """Seconds between two enqueues of one lane of a producer, at most."""
 CLOCKS: Final = (0.0, 600.0, -600.0)
 """Seconds by which the wall clock of each host is wrong."""
+POISON: Final = 2
+"""Of 1,000 tasks: nobody on another host sees a worker die, so each death costs a lease."""
+DRAINED_WITHIN: Final = 180.0
 LEASES: Final = (2.0, 4.0)
 """Seconds: an outage may be longer."""
 LONGEST_AWAY: Final = 3.0
@@ -44,6 +47,7 @@ class OutagePlay(Play):
 
     def __init__(self, seed: int, folder: Path, server: Server, mutant: str | None = None) -> None:
         super().__init__(seed, folder, mutant)
+        self._patience = DRAINED_WITHIN
         self.server = server
         self.database = server.create_database()
         self._hosts = [
@@ -91,7 +95,7 @@ class OutagePlay(Play):
         dice = self._dice
         self._starts += 1
         loop, seed = dice.choice(("asyncio", "trio")), dice.randrange(2**32)
-        return self._on_a_host("producer", loop, seed, self._starts * 1_000_000, PAUSE)
+        return self._on_a_host("producer", loop, seed, self._starts * 1_000_000, PAUSE, POISON)
 
     def _on_a_host(self, kind: str, *args: object) -> Process:
         host = min(self._hosts, key=partial(_living, kind))

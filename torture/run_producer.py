@@ -1,7 +1,8 @@
-"""A producer in a process of its own: `run_producer WHERE LOOP SEED FIRST PAUSE`.
+"""A producer in a process of its own: `run_producer WHERE LOOP SEED FIRST PAUSE [POISON]`.
 
 It enqueues tasks of all styles, one at a time and many together, under ids of its own and under
 drawn ones, asks twice, waits for some and cancels some; until its input is closed.
+Of 1,000 of its tasks, *POISON* take their worker down.
 """
 
 import random
@@ -16,7 +17,7 @@ from sitq.protocol.lifecycle import TaskState
 from sitq.task import DEFAULTS
 from sitq.testing.simulation.history import Kind
 from torture import witness
-from torture.tasks import STYLES
+from torture.tasks import STYLES, poison
 from torture.where import is_postgres, open_backend
 from torture.witness import note
 
@@ -24,12 +25,13 @@ LANES = 4
 
 
 class Producer:
-    def __init__(self, where: str, seed: int, first: int, pause: float) -> None:
+    def __init__(self, where: str, seed: int, first: int, pause: float, poisonous: int) -> None:
         self._queue = TaskQueue(open_backend(where))
         self._away = (StoreError, EnqueueUnknown) if is_postgres(where) else ()
         self._dice = random.Random(seed)
         self._next = first
         self._pause = pause
+        self._often = {style: often for style, (often, _) in STYLES.items()} | {poison: poisonous}
 
     async def run(self) -> None:
         async with anyio.create_task_group() as lanes:
@@ -52,7 +54,7 @@ class Producer:
     def _task(self) -> Task[object]:
         dice, number = self._dice, self._next
         self._next += 1
-        (style,) = dice.choices(list(STYLES), [often for often, _ in STYLES.values()])
+        (style,) = dice.choices(list(self._often), list(self._often.values()))
         _, longest = STYLES[style]
         task = Task(style, number, longest * dice.random())
         if dice.random() < 0.3:
@@ -101,9 +103,9 @@ class Producer:
             note(Kind.READ, task_id, value=(TaskState(result.status.value), result.value))
 
 
-def main(where: str, loop: str, seed: str, first: str, pause: str) -> None:
+def main(where: str, loop: str, seed: str, first: str, pause: str, poisonous: str = "10") -> None:
     witness.install(where)
-    producer = Producer(where, int(seed), int(first), float(pause))
+    producer = Producer(where, int(seed), int(first), float(pause), int(poisonous))
     anyio.run(partial(producer.run), backend=loop)
 
 

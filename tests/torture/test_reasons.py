@@ -16,7 +16,7 @@ from sitq.protocol.ops import (
     TaskKey,
 )
 from sitq.testing.simulation.history import Batch, Change, Event, Kind
-from torture.reasons import BY_FATE, HANDED_BACK, RETRIED, explain
+from torture.reasons import BY_FATE, CUT_OFF, HANDED_BACK, REMEMBERED, RETRIED, Outage, explain
 
 NOW = Moment(0, 0, "boot")
 
@@ -34,6 +34,10 @@ def start(who, token) -> Event:
     return Event(0.0, Kind.START, who, "t", token, ("", b""))
 
 
+def cut_off(who, seconds, at=0.0) -> Event:
+    return Event(at, Kind.FAULT, who, value=Outage(CUT_OFF, seconds))
+
+
 FIRST = [batch("w1", Register("life", "host", 1, ("q",), 1, 3.0)), start("w1", 1)]
 KEY = TaskKey(1, 1)
 TAKEN = row(S.RUNNING, S.QUEUED, worker="life")
@@ -47,6 +51,7 @@ TAKEN = row(S.RUNNING, S.QUEUED, worker="life")
         (HANDED_BACK, [batch("w1", Retire("life")), TAKEN]),
         (BY_FATE[Kind.KILLED], [Event(0.0, Kind.KILLED, "w1"), batch("w2", Rescue()), TAKEN]),
         (BY_FATE[Kind.PAUSED], [Event(0.0, Kind.PAUSED, "w1"), batch("w2", Rescue()), TAKEN]),
+        (CUT_OFF, [cut_off("w1", seconds=1.0), batch("w2", Rescue()), TAKEN]),
     ],
 )
 def test_a_second_run_has_a_reason(reason, between) -> None:
@@ -60,6 +65,8 @@ def test_a_second_run_has_a_reason(reason, between) -> None:
         [],
         [batch("w2", Rescue()), TAKEN],
         [Event(0.0, Kind.KILLED, "w2"), batch("w3", Rescue()), TAKEN],
+        [cut_off("w2", seconds=1.0), batch("w3", Rescue()), TAKEN],
+        [cut_off("w1", seconds=1.0, at=-1.1 - REMEMBERED), batch("w3", Rescue()), TAKEN],
         [batch("w1", Settle(KEY, "t", "life", Completed(b"")))],
     ],
 )
