@@ -103,8 +103,9 @@ class Producer:
             note(Kind.READ, task_id, value=(TaskState(result.status.value), result.value))
 
 
-def main(where: str, loop: str, seed: str, first: str, pause: str, poisonous: str = "10") -> None:
+def main(where: str, loop: str, *numbers: str) -> None:
     witness.install(where)
+    seed, first, pause, poisonous, *_ = *numbers, "10"
     producer = Producer(where, int(seed), int(first), float(pause), int(poisonous))
     anyio.run(partial(producer.run), backend=loop)
 
