@@ -279,10 +279,13 @@ class Server:
         """The path of its socket, for who goes there without a driver."""
         return str(self.folder / f".s.PGSQL.{self.port or PORT}")
 
-    def sql(self, text: str, database: str = "postgres") -> list[list[str]]:
-        """Run statements as its owner, and return the rows."""
+    def sql(
+        self, text: str, database: str = "postgres", *, user: str = USER, password: str = ""
+    ) -> list[list[str]]:
+        """Run statements, as its owner if nobody else is named, and return the rows."""
         command = [self.programs / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-F", "\t"]
-        printed = self._run(*command, "-d", self.dsn(database), "-c", text)
+        dsn = self.dsn(database, user=user, password=password)
+        printed = self._run(*command, "-d", dsn, "-c", text)
         return [line.split("\t") for line in printed.splitlines()]
 
     def create_database(self, template: str = "template1") -> str:
@@ -301,6 +304,15 @@ class Server:
     def read_only(self, on: bool) -> None:
         """Have every transaction refuse to write, as on a server that was demoted."""
         self.configure(default_transaction_read_only="on" if on else "off")
+
+    def use_tls(self, certificate: str, key: str) -> None:
+        """Have it speak TLS; who connects may ask it to prove who it is."""
+        for name, text in (("server.crt", certificate), ("server.key", key)):
+            path = self.data / name
+            path.touch(mode=0o600)
+            path.write_text(text, encoding="ascii")
+            self._account.own(path)
+        self.configure(ssl="on")
 
     def configure(self, **settings: str) -> None:
         """Set *settings*, and return when new connections are made with them."""

@@ -19,7 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 READ_ONLY = {"sh", "none"}
 """Blocks that nobody runs. `python`, `text` and `console` are run; the rest belongs to Sphinx."""
-RUN = {"python", "text", "console", "{code-block} python"}
+RUN = {"python", "text", "console", "{code-block} python", "sql"}
+"""`sql` is run by the test of its page."""
 SPHINX = {"{eval-rst}", "{toctree}"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
