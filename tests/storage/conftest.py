@@ -1,5 +1,6 @@
 import pytest
 
+from tests.storage.on_postgres import Postgres
 from tests.storage.runs import InMemory, Sql
 
 
@@ -10,9 +11,26 @@ def sql():
     sql.db.close()
 
 
-@pytest.fixture(params=[Sql, InMemory], ids=["sqlite", "model"])
+@pytest.fixture(scope="session")
+def _opened_postgres(postgres_server):
+    postgres = Postgres(postgres_server.dsn(postgres_server.create_database())).open()
+    yield postgres
+    postgres.close()
+
+
+@pytest.fixture
+def postgres(_opened_postgres):
+    """The programs for Postgres, on empty tables."""
+    _opened_postgres.empty()
+    return _opened_postgres
+
+
+@pytest.fixture(params=["sqlite", "postgres", "model"])
 def store(request):
-    store = request.param()
-    yield store
-    if isinstance(store, Sql):
-        store.db.close()
+    match request.param:
+        case "sqlite":
+            yield request.getfixturevalue("sql")
+        case "postgres":
+            yield request.getfixturevalue("postgres")
+        case "model":
+            yield InMemory()

@@ -35,6 +35,9 @@ class Sql:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         run(self.db, open_database("tasks.db"))
 
+    def close(self) -> None:
+        self.db.close()
+
     def apply(self, ops, now=NOW):
         return run(self.db, apply_batch(ops, now))
 

@@ -391,6 +391,7 @@ def test_a_lease_can_be_renewed_while_its_row_is_there(store) -> None:
     assert one(store, Renew("w", 30.0), later(59)) == Unregistered()
 
 
+@pytest.mark.parametrize("store", ["sqlite", "model"], indirect=True)  # they are on its host
 def test_a_lease_of_another_boot_is_void(store) -> None:
     one(store, register(lease_for=9999.0))
 

@@ -3,6 +3,9 @@
 Times, ids and workers are few, so that tokens go stale, ids clash and leases run out.
 """
 
+from typing import ClassVar
+
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -34,6 +37,7 @@ from sitq.protocol.ops import (
     Unpark,
     Watch,
 )
+from tests.storage.on_postgres import Postgres
 from tests.storage.runs import NOW, InMemory, Sql, later
 
 IDS = [f"t{n}" for n in range(12)]
@@ -68,7 +72,7 @@ NEW = st.builds(
 )
 OTHERS = st.one_of(
     st.builds(Enqueue, st.lists(NEW, min_size=1, max_size=3).map(tuple), st.just(True)),
-    st.builds(Reserve, WORKERS, QUEUES, st.integers(1, 4)),
+    st.builds(Reserve, WORKERS, QUEUES, st.integers(1, 4), st.none()),
     st.builds(
         Reserve,
         WORKERS,
@@ -97,11 +101,16 @@ OTHERS = st.one_of(
 
 
 class SameAnswers(RuleBasedStateMachine):
+    boots = True
+
     def __init__(self) -> None:
         super().__init__()
-        self.sql, self.model = Sql(), InMemory()
+        self.sql, self.model = self.fresh(), InMemory()
         self.now: Moment = NOW
         self.given: list[tuple[TaskKey, str, str]] = []
+
+    def fresh(self):
+        return Sql()
 
     def ask(self, ops) -> None:
         answers = self.sql.apply(ops, self.now)
@@ -139,15 +148,37 @@ class SameAnswers(RuleBasedStateMachine):
 
     @rule(passed=SECONDS, boots=st.sampled_from(["boot", "boot", "boot", "next boot"]))
     def time_passes(self, passed, boots) -> None:
-        self.now = later(passed, self.now, boots)
+        self.now = later(passed, self.now, boots if self.boots else None)
 
     @invariant()
     def all_tasks_stand_alike(self) -> None:
         self.ask([Fetch(tuple(IDS)), Count(), *(Watch(f"w{n}") for n in (1, 2, 3))])
 
     def teardown(self) -> None:
-        self.sql.db.close()
+        self.sql.close()
+
+
+class SameOnPostgres(SameAnswers):
+    """Its host may be another one, and its server has one clock: no boot is looked at."""
+
+    boots = False
+    opened: ClassVar[Postgres]
+
+    def fresh(self):
+        self.opened.empty()
+        return self.opened
+
+    def teardown(self) -> None:
+        """The next example goes on with it."""
 
 
 TestSameAnswers = SameAnswers.TestCase
 TestSameAnswers.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+class TestSameOnPostgres(SameOnPostgres.TestCase):
+    settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres):
+        SameOnPostgres.opened = postgres
