@@ -135,6 +135,12 @@ class Loop(Protocol):
         """
         ...
 
+    def when_writable(self, descriptor: int, function: Callable[[], object]) -> None:
+        """Call *function* in this loop once *descriptor* can be written; from within it."""
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call *function* in this loop after so many seconds; from within it."""
+
     def is_over(self) -> bool:
         """Say whether this loop has ended for good."""
         ...

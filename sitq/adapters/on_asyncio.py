@@ -62,8 +62,22 @@ class AsyncioLoop:
         return asyncio.Event()
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
+        def end() -> None:
+            self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(descriptor)
+
         self._loop.add_reader(descriptor, readable)
-        return partial(self._loop.remove_reader, descriptor)
+        return end
+
+    def when_writable(self, descriptor: int, function: Callable[[], object]) -> None:
+        def writable() -> None:
+            self._loop.remove_writer(descriptor)
+            function()
+
+        self._loop.add_writer(descriptor, writable)
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        self._loop.call_later(seconds, function)
 
     def is_over(self) -> bool:
         return self._loop.is_closed()

@@ -38,14 +38,36 @@ class TrioLoop:
         return trio.Event()
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
+        ended = False
+
         async def look() -> None:
             with contextlib.suppress(trio.ClosedResourceError):
-                while True:
+                while not ended:  # *readable* may have ended it, and closed the descriptor
                     await trio.lowlevel.wait_readable(descriptor)
                     readable()
 
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            trio.lowlevel.notify_closing(descriptor)
+
         trio.lowlevel.spawn_system_task(look)
-        return lambda: trio.lowlevel.notify_closing(descriptor)
+        return end
+
+    def when_writable(self, descriptor: int, function: Callable[[], object]) -> None:
+        async def wait() -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_writable(descriptor)
+                function()
+
+        trio.lowlevel.spawn_system_task(wait)
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        async def wait() -> None:
+            await trio.sleep(seconds)
+            function()
+
+        trio.lowlevel.spawn_system_task(wait)
 
     def is_over(self) -> bool:
         try:

@@ -13,7 +13,7 @@ The promises:
 
 import os
 import selectors
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 
 from sitq.adapters import chance, clocks
@@ -62,10 +62,16 @@ Asked: TypeAlias = Ready | Pause | Connect
 
 
 class Talk:
-    """Applies batches on one connection after another."""
+    """Applies batches on one connection after another.
 
-    def __init__(self, settings: PostgresSettings) -> None:
+    *before_drop* is called before a connection is closed.
+    """
+
+    def __init__(
+        self, settings: PostgresSettings, before_drop: Callable[[], object] | None = None
+    ) -> None:
         self.settings = settings
+        self._before_drop = before_drop
         self.connection: Connection | None = None
         self._where = f"{shown(settings.dsn)} schema={settings.schema}"
         self._pid = os.getpid()
@@ -164,6 +170,8 @@ class Talk:
         """Let go of the connection."""
         connection, self.connection = self.connection, None
         if connection is not None and self._pid == os.getpid():
+            if self._before_drop is not None:
+                self._before_drop()
             connection.shut()
 
 

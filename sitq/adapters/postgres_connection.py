@@ -76,6 +76,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         self.prepare_threshold = 2 if settings.prepare else None
         for kind, dumper in _DUMPERS.items():
             self.adapters.register_dumper(kind, dumper)
+        self.descriptor = self.pgconn.socket
         self._quoted = f'"{settings.schema}".'
         self._placed: dict[str, bytes] = {}
         self._cursor = psycopg.AsyncRawCursor(self)
@@ -89,7 +90,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         try:
             wanted = next(gen)
             while True:
-                wanted = gen.send(await Ready(self.pgconn.socket, wanted))
+                wanted = gen.send(await Ready(self.descriptor, wanted))
         except StopIteration as stop:
             return cast(T, stop.value)
 

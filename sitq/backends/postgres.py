@@ -2,13 +2,14 @@
 
 import itertools
 import re
+import sys
 import weakref
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sitq import validation
-from sitq.adapters.base import Store
+from sitq.adapters.base import Driver, Loop, Store
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
 from sitq.exceptions import BackendError, ValidationError
 
@@ -92,6 +93,13 @@ class PostgresBackend(Backend):
         store = PostgresStore(self._settings)
         store.open()
         return store
+
+    def make_driver(self, loop: Loop) -> Driver:
+        if sys.platform == "win32":  # where asyncio's usual loop cannot watch a descriptor
+            return super().make_driver(loop)
+        from sitq.adapters.postgres_driver import PostgresDriver
+
+        return PostgresDriver(loop, self._settings)
 
     def __repr__(self) -> str:
         from sitq.adapters.postgres_connection import shown
