@@ -92,11 +92,15 @@ class Talk:
 
     async def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """Apply *ops* in one transaction, or raise `BatchError`."""
+        return await self.run(lambda: apply_batch(ops, self.settings.schema))
+
+    async def run(self, make: Callable[[], Program[T]]) -> T:
+        """Run what *make* returns, which is one transaction, or raise `BatchError`."""
         give_up_at = clocks.monotonic() + self.settings.timeout
         pause = FIRST_PAUSE
         while True:
             try:
-                return await self._attempt(ops)
+                return await self._attempt(make)
             except _Failed as failed:
                 found = failed.judgement
                 if not found.again or clocks.monotonic() + pause >= give_up_at:
@@ -104,7 +108,7 @@ class Talk:
             await Pause(pause * (0.5 + chance.unit()))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _attempt(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
+    async def _attempt(self, make: Callable[[], Program[T]]) -> T:
         self._refuse_after_fork()
         connection = self.connection
         if connection is None:
@@ -113,7 +117,7 @@ class Talk:
             except Exception as error:
                 raise _Failed(Judgement(error, Blame.STORE, again=True)) from error
         try:
-            return await self._run(connection, apply_batch(ops, self.settings.schema))
+            return await self._run(connection, make())
         except Exception as error:
             lost = connection.is_lost
             found = judge(error, self._where, committing=self._committing, lost=lost)
@@ -194,6 +198,10 @@ class PostgresStore:
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """Apply *ops* in one transaction, or raise `BatchError`."""
         return block(self._talk.apply(ops), self._talk.settings)
+
+    def run(self, make: Callable[[], Program[T]]) -> T:
+        """Run what *make* returns, which is one transaction, or raise `BatchError`."""
+        return block(self._talk.run(make), self._talk.settings)
 
     def tidy(self) -> None:
         """Nothing: the server keeps itself tidy."""

@@ -184,12 +184,22 @@ class SqliteStore:
 
     def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """Apply *ops* in one transaction, or raise `BatchError`."""
+        kinds = set(map(type, ops))
+        outcomes = self.run(
+            lambda: apply_batch(ops, clocks.moment()), outlives_a_power_cut=not kinds <= LOSABLE
+        )
+        if not kinds <= READS:
+            self._check_committed()
+        return outcomes
+
+    def run(self, make: Callable[[], Program[T]], *, outlives_a_power_cut: bool = True) -> T:
+        """Run what *make* returns, which is one transaction, or raise `BatchError`."""
         db = self._connection()
         path = self._settings.path
         try:
             if self._settings.durability == "full":
-                self._sync(db, not LOSABLE.issuperset(map(type, ops)))
-            outcomes = self._patiently(lambda: _run(db, self._batch(ops)))
+                self._sync(db, outlives_a_power_cut)
+            return self._patiently(lambda: _run(db, self._guarded(make())))
         except SitqError as error:  # it is not our file any more, and nothing was written to it
             raise BatchError(error, Blame.STORE) from error
         except _CommitError as error:
@@ -200,9 +210,6 @@ class SqliteStore:
             raise BatchError(_translate(error, path), Blame.OP) from error
         except Exception as error:  # what the ops hold may be at fault: a text, a number
             raise BatchError(error, Blame.OP) from error
-        if not READS.issuperset(map(type, ops)):
-            self._check_committed()
-        return outcomes
 
     def _sync(self, db: sqlite3.Connection, syncs: bool) -> None:
         """Have the next COMMIT wait for the disk, or not."""
@@ -211,9 +218,8 @@ class SqliteStore:
             db.executescript(f"PRAGMA synchronous = {'FULL' if syncs else 'NORMAL'}")
             self._syncs = syncs
 
-    def _batch(self, ops: Sequence[Op]) -> Program[tuple[Outcome, ...]]:
-        """Apply *ops* to the file that was opened and no other, and to the schema that we know."""
-        program = apply_batch(ops, clocks.moment())
+    def _guarded(self, program: Program[T]) -> Program[T]:
+        """Run *program* on the file that was opened and no other, and on the schema that we know."""
         begin = resume(program, None)
         assert isinstance(begin, Query)
         rows = yield begin  # what is seen from here on stays so

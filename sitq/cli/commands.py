@@ -227,6 +227,23 @@ def backup(file: Path, dest: Path, force: bool) -> None:
 
 
 @sitq.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option("--schema", default="sitq", show_default=True, help="The schema, on Postgres.")
+@click.option("--follow", is_flag=True, help="Go on until stopped: move what comes in, too.")
+def copy(source: str, target: str, schema: str, follow: bool) -> None:
+    """Move the tasks of SRC to DST, while workers and producers go on.
+
+    Each is a queue file, or a database's URL (postgresql://...). What runs is left until it has
+    ended. Killed at any point and started again, nothing is lost or runs twice for it. Exit codes:
+    0 all is moved, 1 something is left, 2 wrong usage.
+    """
+    from sitq.cli import copying as copying_
+
+    raise SystemExit(copying_.run(source, target, schema=schema, follow=follow))
+
+
+@sitq.command()
 @_file
 @click.option("--all", "everything", is_flag=True, help="Tell of every step.")
 @click.option("--until", type=click.IntRange(1), metavar="N", help="End with this step.")
