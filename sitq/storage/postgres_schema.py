@@ -166,7 +166,7 @@ def open_schema(schema: str) -> Program[None]:
     """Make sure that the schema holds our tables at `VERSION`."""
     if (yield from check_schema(schema)) == VERSION:
         return
-    yield Query("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    yield Query("BEGIN ISOLATION LEVEL READ COMMITTED")
     yield Query(_ONE_AT_A_TIME, (schema,))
     if not (yield Query(_HAS_SCHEMA, (schema,))):
         yield Query(f'CREATE SCHEMA "{schema}"')

@@ -36,7 +36,7 @@ _LOOK_UP: Final = f"""
         set_config('idle_in_transaction_session_timeout', '{IDLE_LIMIT_MS}', true),
         set_config('lock_timeout', '{LOCK_LIMIT_MS}', true)
 """
-BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LOOK_UP}"
+BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LOOK_UP}"
 BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_LOOK_UP}"
 
 

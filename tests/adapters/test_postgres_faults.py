@@ -1,0 +1,380 @@
+"""A server that goes away, comes back, hangs or refuses: callers are told the truth."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from sitq import (
+    BackendInUseError,
+    CommitUnknownError,
+    NewerSchemaError,
+    PostgresBackend,
+    StoreError,
+    SyncTaskQueue,
+)
+from sitq.adapters.base import BatchError
+from sitq.protocol.commit import Blame
+from sitq.protocol.lifecycle import TaskState as S
+from sitq.protocol.ops import Count, Enqueue, Enqueued, Fetch, Prune
+from sitq.testing.conformance.asked import new_task
+from torture.server import start_server
+
+
+@pytest.fixture
+async def backend(postgres_dsn):
+    async with PostgresBackend(postgres_dsn, timeout=20.0) as backend:
+        yield backend
+
+
+@pytest.fixture
+async def hasty(postgres_dsn):
+    """A backend that waits for half a second only."""
+    async with PostgresBackend(postgres_dsn, timeout=0.5) as backend:
+        yield backend
+
+
+@pytest.fixture
+def database(postgres_dsn):
+    return postgres_dsn.partition("@/")[2].partition("?")[0]
+
+
+@pytest.fixture
+def open_store(postgres_dsn):
+    stores = []
+
+    def open_(**options):
+        stores.append(PostgresBackend(postgres_dsn, **options).open_store())
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        store.close()
+
+
+def enqueue(*ids) -> Enqueue:
+    return Enqueue(tuple(map(new_task, ids)), may_exist=True)
+
+
+async def stored(session, *ids) -> list[str]:
+    (fetched,) = await session.reader.submit(Fetch(ids))
+    return sorted(fetched.rows)
+
+
+# -- connections that end --------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_connections_that_were_ended_while_nothing_was_asked_are_made_anew(
+    backend, postgres_server, database
+) -> None:
+    session = await backend.session()
+    for n in range(3):
+        await session.writer.submit(enqueue(f"t{n}"))
+        assert await stored(session, f"t{n}") == [f"t{n}"]
+        await anyio.to_thread.run_sync(postgres_server.terminate_connections, database)
+    assert await session.writer.submit(enqueue("last")) == (Enqueued(),)
+
+
+@pytest.mark.anyio
+async def test_whatever_ends_while_many_ask_each_caller_is_told_what_holds(
+    backend, postgres_server, database
+) -> None:
+    session = await backend.session()
+    said: dict[str, bool | None] = {}
+    over = False
+
+    async def call(caller: int) -> None:
+        n = 0
+        while not over:
+            id_ = f"{caller}-{n}"
+            n += 1
+            try:
+                await session.writer.submit(enqueue(id_))
+                said[id_] = True
+            except CommitUnknownError:
+                said[id_] = None
+            except StoreError:
+                said[id_] = False
+
+    async with anyio.create_task_group() as callers:
+        for caller in range(5):
+            callers.start_soon(call, caller)
+        for _ in range(10):
+            await anyio.to_thread.run_sync(postgres_server.terminate_connections, database)
+        over = True
+
+    found = set(await stored(session, *said))
+    assert [id_ for id_, told in said.items() if told and id_ not in found] == []
+    assert [id_ for id_, told in said.items() if told is False and id_ in found] == []
+    assert len(found) > 10
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_is_restarted_is_waited_for(backend, postgres_server, mode) -> None:
+    session = await backend.session()
+    await session.writer.submit(enqueue("before"))
+
+    async def call(id_: str) -> None:
+        with contextlib.suppress(CommitUnknownError):  # it may strike inside COMMIT
+            await session.writer.submit(enqueue(id_))
+        await session.writer.submit(enqueue(id_))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, postgres_server.restart, mode)
+        for n in range(20):
+            tasks.start_soon(call, f"t{n}")
+
+    assert await stored(session, "before", "t0", "t19") == ["before", "t0", "t19"]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_does_not_come_back_in_time_is_said_to_be_gone(
+    hasty, postgres_server
+) -> None:
+    session = await hasty.session()
+    await anyio.to_thread.run_sync(postgres_server.stop)
+    try:
+        with pytest.raises(StoreError, match=r"cannot connect to host=.* schema=sitq") as caught:
+            await session.writer.submit(enqueue("t"))
+        assert postgres_server.password not in str(caught.value)
+    finally:
+        await anyio.to_thread.run_sync(postgres_server.start)
+    assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
+
+
+def test_a_store_of_a_thread_connects_anew(open_store, postgres_server, database) -> None:
+    store = open_store()
+    store.apply([enqueue("a")])
+    postgres_server.terminate_connections(database)
+
+    assert store.apply([enqueue("b")]) == (Enqueued(),)
+
+
+# -- a COMMIT whose answer is lost -------------------------------------------------------------
+
+
+@pytest.fixture
+def commits_hang(postgres_server):
+    """Every COMMIT waits for a standby that there is not."""
+    postgres_server.configure(synchronous_standby_names="nobody")
+    yield
+    postgres_server.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    postgres_server.sql("SELECT pg_reload_conf()")
+
+
+WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = '{}'"
+
+
+@pytest.mark.anyio
+async def test_what_is_cut_off_inside_commit_is_in_doubt_and_can_be_asked_again(
+    backend, postgres_server, database, request
+) -> None:
+    session = await backend.session()
+    request.getfixturevalue("commits_hang")
+
+    def cut_off() -> None:
+        while not postgres_server.sql(WAITS.format(database)):
+            time.sleep(0.01)
+        postgres_server.terminate_connections(database)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, cut_off)
+        with pytest.raises(CommitUnknownError, match="cut off inside COMMIT"):
+            await session.writer.submit(enqueue("t"))
+    postgres_server.configure(synchronous_standby_names="")
+
+    assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
+    (counted,) = await session.reader.submit(Count())
+    assert counted.rows == (("default", S.QUEUED, 1),)
+
+
+@pytest.mark.anyio
+async def test_a_commit_that_is_not_answered_in_time_is_in_doubt(hasty, request) -> None:
+    session = await hasty.session()
+    request.getfixturevalue("commits_hang")
+
+    with pytest.raises(CommitUnknownError, match=r"not a word for 0\.5 s"):
+        await session.writer.submit(enqueue("t"))
+
+
+def test_so_it_is_for_a_thread(open_store, request) -> None:
+    store = open_store(timeout=0.5)
+    request.getfixturevalue("commits_hang")
+
+    with pytest.raises(BatchError) as caught:
+        store.apply([enqueue("t")])
+    assert caught.value.blame is Blame.UNKNOWN
+
+
+# -- a server that is slow, or refuses -----------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_server_that_hangs_is_left_and_nothing_was_stored(
+    hasty, postgres_server, database
+) -> None:
+    session = await hasty.session()
+    pids = [
+        int(pid)
+        for (pid,) in postgres_server.sql(
+            f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+    ]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError, match="has not answered in time"):
+            await session.writer.submit(enqueue("t"))
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
+
+
+@pytest.mark.anyio
+async def test_a_table_that_is_locked_for_long_is_busy(hasty, postgres_server, database) -> None:
+    session = await hasty.session()
+    await session.writer.submit(enqueue("t"))
+    done = threading.Event()
+
+    def lock() -> None:
+        postgres_server.sql("BEGIN; LOCK TABLE sitq.tasks; SELECT pg_sleep(1.5); COMMIT", database)
+        done.set()
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    held = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
+    while not await anyio.to_thread.run_sync(postgres_server.sql, held, database):
+        pass
+    with pytest.raises(StoreError):
+        await session.writer.submit(enqueue("u"))
+    await anyio.to_thread.run_sync(thread.join)
+    assert await session.writer.submit(enqueue("u")) == (Enqueued(),)
+
+
+def test_two_batches_that_wait_for_each_other_are_both_stored(open_store) -> None:
+    """One of them is rolled back by the server, and asked again."""
+    stores = [open_store(timeout=30.0) for _ in range(2)]
+    ids = [f"t{n}" for n in range(40)]
+    stores[0].apply([enqueue(*ids)])
+    failures: list[BaseException] = []
+
+    def prune_and_enqueue(store, order) -> None:
+        try:
+            for _ in range(20):
+                store.apply([Prune(0.0, 100), *(enqueue(id_) for id_ in order)])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=prune_and_enqueue, args=(store, ids[::step]))
+        for store, step in zip(stores, (1, -1), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+
+
+@pytest.mark.anyio
+async def test_a_server_that_only_reads_stores_nothing_and_says_so(hasty, postgres_server) -> None:
+    session = await hasty.session()
+    await anyio.to_thread.run_sync(postgres_server.read_only, True)
+    try:
+        with pytest.raises(StoreError):
+            await session.writer.submit(enqueue("t"))
+    finally:
+        await anyio.to_thread.run_sync(postgres_server.read_only, False)
+    assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
+
+
+@pytest.mark.anyio
+async def test_what_one_op_has_wrong_does_not_keep_the_others_from_being_stored(backend) -> None:
+    session = await backend.session()
+    told: dict[str, str] = {}
+
+    async def call(id_: str, queue: str) -> None:
+        try:
+            await session.writer.submit(Enqueue((new_task(id_, queue=queue),)))
+            told[id_] = "stored"
+        except StoreError as error:
+            told[id_] = str(error)
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(10):
+            tasks.start_soon(call, f"t{n}", "a\0b" if n == 7 else "default")
+
+    assert "nothing was stored" in told.pop("t7")
+    assert set(told.values()) == {"stored"}
+
+
+@pytest.mark.anyio
+async def test_a_schema_that_is_newer_by_now_is_not_written_to(
+    backend, postgres_server, database
+) -> None:
+    session = await backend.session()
+    postgres_server.sql("UPDATE sitq.schema_version SET version = 99", database)
+
+    with pytest.raises(NewerSchemaError, match="'sitq' has version 99"):
+        await session.writer.submit(enqueue("t"))
+
+
+# -- what is said before anything is stored -------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_not_there_is_named_and_the_password_is_not() -> None:
+    backend = PostgresBackend("postgresql://me:secret@127.0.0.1:1/nowhere")
+    with pytest.raises(StoreError, match=r"cannot connect to host=127\.0\.0\.1 port=1") as caught:
+        await backend.connect()
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(backend)
+
+
+def test_a_wrong_password_is_said_to_be_one() -> None:
+    with start_server() as server:
+        queue = SyncTaskQueue(PostgresBackend(server.dsn(password="wrong")))
+        with pytest.raises(StoreError, match="password authentication failed") as caught:
+            queue.enqueue(print)
+        assert "wrong" not in str(caught.value)
+
+
+# -- poolers, forks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("prepare", "kept"), [(True, True), (False, False)])
+def test_without_prepare_a_connection_keeps_nothing(open_store, prepare, kept) -> None:
+    store = open_store(prepare=prepare)
+    for n in range(6):
+        store.apply([enqueue(f"t{n}")])
+    talk = store._talk
+
+    from sitq.adapters.postgres import block
+
+    (left,) = block(
+        talk.connection.ask("SELECT count(*) FROM pg_prepared_statements"), talk.settings
+    )
+    (timeout,) = block(talk.connection.ask("SHOW lock_timeout"), talk.settings)
+    assert (left[0] > 0) is kept
+    assert timeout == ("0",), "settings are those of a transaction"
+
+
+def test_a_connection_that_was_carried_across_a_fork_is_not_used(open_store, monkeypatch) -> None:
+    store = open_store()
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+
+    with pytest.raises(BatchError) as caught:
+        store.apply([Count()])
+    assert isinstance(caught.value.error, BackendInUseError)
+    store.close()
+    monkeypatch.undo()
+    assert store.apply([enqueue("t")]) == (Enqueued(),), "the parent's goes on"
