@@ -133,14 +133,20 @@ def _rescues(options: argparse.Namespace) -> int:
 
 def _recovery(options: argparse.Namespace) -> int:
     with start_server() as server:
-        times = []
+        firsts, times = [], []
         for took in recovery.recovery_times(server, options.outages, options.away, options.seed):
-            times.append(took)
-            print(f"the rate was as before {took:.2f} s after the server's return", flush=True)
+            firsts.append(took.first)
+            times.append(took.all)
+            print(
+                f"the server is back: a task ended after {took.first:.2f} s, and as many as before"
+                f" did after {took.all:.2f} s",
+                flush=True,
+            )
     times.sort()
     print(
-        f"\n{len(times)} outages of {options.away:g} s: median {times[len(times) // 2]:.2f} s, at"
-        f" most {times[-1]:.2f} s until {recovery.AS_BEFORE:.0%} of the rate before"
+        f"\n{len(times)} outages of {options.away:g} s: a task ended after {max(firsts):.2f} s at"
+        f" most; {recovery.AS_BEFORE:.0%} of the rate before: median"
+        f" {times[len(times) // 2]:.2f} s, at most {times[-1]:.2f} s"
     )
     return int(times[-1] > recovery.PROMISED)
 

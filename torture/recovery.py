@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sitq import SyncTaskQueue, Task
 from torture import tasks
@@ -23,16 +23,23 @@ WINDOW: Final = 1.0
 LOOK_EVERY: Final = 0.05
 GIVE_UP: Final = 60.0
 LOOPS: Final = ("asyncio", "trio")
-SLOTS: Final = 8
+SLOTS: Final = 4
 LONGEST: Final = 0.1
-"""Seconds that a task takes, at most."""
-BACKLOG: Final = 4000
+"""Seconds that a task takes, at most: the rate is to be that of the slots, not of the processors."""
+BACKLOG: Final = 2000
 """Tasks that are added for each outage, so that the workers always have something to do."""
 LEASE: Final = 10.0
 ENDED: Final = "SELECT count(*) FROM sitq.tasks WHERE state = 'success'"
 
 
-def recovery_times(server: Server, outages: int, away: float, seed: int) -> Iterator[float]:
+class Recovered(NamedTuple):
+    """Seconds from the server's return: until a task ended, and until as many did as before."""
+
+    first: float
+    all: float
+
+
+def recovery_times(server: Server, outages: int, away: float, seed: int) -> Iterator[Recovered]:
     """Take *server* away for *away* seconds, again and again; yield how long each recovery took."""
     database = server.create_database()
     crew = Crew(Path(tempfile.mkdtemp(prefix="sitq-recovery-")))
@@ -80,16 +87,19 @@ class _Watched:
         time.sleep(seconds)
         return (self.ended() - ended) / (time.monotonic() - began)
 
-    def recovered_after(self, before: float) -> float:
-        """Return the seconds from now until the beginning of a window as good as *before*."""
+    def recovered_after(self, before: float) -> Recovered:
+        """Wait for a window, which begins now or later, that is as good as *before*."""
         back = time.monotonic()
+        ended, first = self.ended(), GIVE_UP
         seen: deque[tuple[float, int]] = deque()
         while time.monotonic() - back < GIVE_UP:
             seen.append((time.monotonic(), self.ended()))
+            if seen[-1][1] > ended:
+                first = min(first, seen[-1][0] - back)
             while seen and seen[-1][0] - seen[0][0] >= WINDOW:
                 (at, first), (now, last) = seen[0], seen[-1]
                 if (last - first) / (now - at) >= AS_BEFORE * before:
-                    return at - back
+                    return Recovered(first, at - back)
                 seen.popleft()
             time.sleep(LOOK_EVERY)
-        return GIVE_UP
+        return Recovered(first, GIVE_UP)

@@ -26,7 +26,7 @@ from sitq.adapters.sqlite_file import checked_path
 from sitq.cli.terminal import shown
 from sitq.exceptions import FileRefusedError, StoreError, ValidationError
 from sitq.storage import moving
-from sitq.storage.moving import AWAY, COMING, POSTGRES, SQLITE, Dialect, Found
+from sitq.storage.moving import AWAY, COMING, SQLITE, Dialect, Found, postgres
 from sitq.storage.program import Program, Row
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ def _open(where: str, schema: str, opened: ExitStack, *, make: bool) -> Side:
         of_server = PostgresBackend(where, schema=schema).open_store()
         assert isinstance(of_server, PostgresStore)
         opened.callback(of_server.close)
-        return Side(of_server, POSTGRES, _shown(where))
+        return Side(of_server, postgres(schema), _shown(where))
     path = checked_path(where)
     if not make and not Path(path).exists():
         raise FileRefusedError(f"there is no file {path!r}")

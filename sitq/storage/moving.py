@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from sitq.protocol.lifecycle import FINAL, TaskState
 from sitq.storage.postgres import Texts
+from sitq.storage.postgres_schema import refuse_newer
 from sitq.storage.postgres_statements import BEGIN
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sql import HAS_ENDED
@@ -62,6 +63,8 @@ class Dialect(NamedTuple):
     list_of: Callable[[Sequence[str]], Any]
     """Makes the parameter of `among`."""
     bool_of: Callable[[Any], Any]
+    schema: str = ""
+    """For messages."""
 
     def sql(self, text: str) -> str:
         for name in ("tasks", "among", "locked"):
@@ -81,15 +84,25 @@ SQLITE: Final = Dialect(
     list_of=json.dumps,
     bool_of=int,
 )
-POSTGRES: Final = Dialect(
-    tasks="sitq.tasks",
-    begin=BEGIN,
-    among="(SELECT unnest($1::text[]))",
-    locked="FOR UPDATE",
-    keeps_numbers=True,
-    list_of=Texts,
-    bool_of=bool,
-)
+
+
+def postgres(schema: str) -> Dialect:
+    return Dialect(
+        tasks="sitq.tasks",
+        begin=BEGIN,
+        among="(SELECT unnest($1::text[]))",
+        locked="FOR UPDATE",
+        keeps_numbers=True,
+        list_of=Texts,
+        bool_of=bool,
+        schema=schema,
+    )
+
+
+def _begin(d: Dialect) -> Program[None]:
+    found = yield Query(d.begin)
+    for _now, version, *_ in found:  # of Postgres; whoever runs programs for SQLite looks himself
+        refuse_newer(version, d.schema)
 
 
 class Found(NamedTuple):
@@ -150,7 +163,7 @@ def waiting(d: Dialect) -> Program[int]:
 
 def fence(d: Dialect, ids: Sequence[str]) -> Program[list[Row]]:
     """Fence those of *ids* that wait; return them, and those that have ended."""
-    yield Query(d.begin)
+    yield from _begin(d)
     yield d.query(
         f"""
         UPDATE @tasks SET state = 'parked',
@@ -172,7 +185,7 @@ def drop(d: Dialect, rows: Sequence[Row]) -> Program[list[str]]:
     One that was cancelled meanwhile stays, and comes over once more, by that end.
     """
     ended = {row[_ID] for row in rows if has_ended(row)}
-    yield Query(d.begin)
+    yield from _begin(d)
     standing = yield d.query(
         f"""
         SELECT id, seq, state FROM @tasks WHERE id IN @among
@@ -230,7 +243,7 @@ def coming(d: Dialect, limit: int) -> Program[list[str]]:
 def put(d: Dialect, rows: Sequence[Row]) -> Program[dict[str, Found]]:
     """Store *rows*, unless their ids are taken; return what stands there now, by id."""
     ended = [row[_ID] for row in rows if has_ended(row)]
-    yield Query(d.begin)
+    yield from _begin(d)
     if ended:  # they were cancelled on their way
         yield d.query(
             f"DELETE FROM @tasks WHERE id IN @among AND {_IS_COMING}",
@@ -275,7 +288,7 @@ def _as_it_comes(d: Dialect, row: Row) -> Row:
 
 def restore(d: Dialect, prefix: str, ids: Sequence[str]) -> Program[int]:
     """Make those of *ids* what they were, that are out of reach by *prefix*; return how many."""
-    yield Query(d.begin)
+    yield from _begin(d)
     rows = yield d.query(
         f"""
         SELECT id, parked_stamp FROM @tasks WHERE id IN @among AND state = 'parked'

@@ -29,7 +29,7 @@ from sitq.protocol.ops import (
     TaskPolicy,
 )
 from sitq.storage import moving
-from sitq.storage.moving import COLUMNS, POSTGRES, SQLITE
+from sitq.storage.moving import COLUMNS, SQLITE, postgres
 
 DIRECTIONS = ["sqlite to sqlite", "sqlite to postgres", "postgres to sqlite"]
 HOUR_MS = 3_600_000
@@ -49,7 +49,7 @@ class Store:
             self.where = server.dsn(self.database)
             backend = PostgresBackend(self.where)
         self.store = backend.open_store()
-        self.side = Side(self.store, SQLITE if kind == "sqlite" else POSTGRES, self.where)
+        self.side = Side(self.store, SQLITE if kind == "sqlite" else postgres("sitq"), self.where)
 
     def apply(self, *ops):
         return self.store.apply(ops)
