@@ -18,15 +18,15 @@ from torture.where import open_backend
 PROMISED: Final = 5.0
 """Seconds from the server's return until the rate is what it was."""
 AS_BEFORE: Final = 0.9
-WINDOW: Final = 1.0
+WINDOW: Final = 1.5
 """Seconds over which a rate is taken."""
 LOOK_EVERY: Final = 0.05
 GIVE_UP: Final = 60.0
 LOOPS: Final = ("asyncio", "trio")
-SLOTS: Final = 4
-LONGEST: Final = 0.1
+SLOTS: Final = 2
+LONGEST: Final = 0.2
 """Seconds that a task takes, at most: the rate is to be that of the slots, not of the processors."""
-BACKLOG: Final = 2000
+BACKLOG: Final = 1000
 """Tasks that are added for each outage, so that the workers always have something to do."""
 LEASE: Final = 10.0
 ENDED: Final = "SELECT count(*) FROM sitq.tasks WHERE state = 'success'"
@@ -51,7 +51,7 @@ def recovery_times(server: Server, outages: int, away: float, seed: int) -> Iter
         wait_until(watched.ended)
         for _ in range(outages):
             watched.fill()
-            before = watched.rate_over(3 * WINDOW)
+            before = watched.rate_over(2 * WINDOW)
             server.stop("immediate")
             time.sleep(away)
             server.start()
@@ -97,8 +97,8 @@ class _Watched:
             if seen[-1][1] > ended:
                 first = min(first, seen[-1][0] - back)
             while seen and seen[-1][0] - seen[0][0] >= WINDOW:
-                (at, first), (now, last) = seen[0], seen[-1]
-                if (last - first) / (now - at) >= AS_BEFORE * before:
+                (at, earlier), (now, later) = seen[0], seen[-1]
+                if (later - earlier) / (now - at) >= AS_BEFORE * before:
                     return Recovered(first, at - back)
                 seen.popleft()
             time.sleep(LOOK_EVERY)
