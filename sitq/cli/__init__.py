@@ -1,4 +1,4 @@
-"""The command line: `sitq demo`, `worker`, `stats`, `doctor`, `replay` and `sim`.
+"""The command line: `sitq demo`, `worker`, `stats`, `doctor`, `copy`, `replay` and `sim`.
 
 It needs the extra `cli` (click and rich), which `import sitq` never loads. None of the commands
 unpickles anything but `worker`, and `demo` on the file that it made itself.
@@ -16,6 +16,7 @@ supervisor   their processes: how they are started, watched and ended
 streams      standard streams that are closed
 stats        what is in a queue file
 doctor       what could go wrong
+copying      how tasks move from one store to another
 replay       what a worker has recorded, once more
 replay_words one step of it in words
 sim          the simulator by hand
