@@ -11,8 +11,9 @@ import os
 import socket
 import sys
 import weakref
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -57,11 +58,11 @@ class NoBells:
 
 
 class Bell:
-    """A socket that others ring. It is closed and removed with this object, at the latest."""
+    """A socket that others ring; *end* is called when it is taken down, or with this object."""
 
-    def __init__(self, receiver: socket.socket, path: Path) -> None:
-        self.descriptor = receiver.detach()  # a program need not close its backends
-        self._end = weakref.finalize(self, _remove, self.descriptor, path, os.getpid())
+    def __init__(self, descriptor: int, end: Callable[[], object]) -> None:
+        self.descriptor = descriptor
+        self._end = weakref.finalize(self, end)
 
     def heard(self) -> list[str]:
         """Return the ids in all rings that are there."""
@@ -104,7 +105,8 @@ class SocketFiles:
             with _address(path) as address:
                 receiver.bind(address)
             self._own.add(path.name)
-            return Bell(receiver, path)
+            descriptor = receiver.detach()  # a program need not close its backends
+            return Bell(descriptor, partial(_remove, descriptor, path, os.getpid()))
         except OSError as error:
             log.info("no doorbell in %s, new tasks are found by polling: %s", self._folder, error)
             return None

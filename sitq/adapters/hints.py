@@ -92,9 +92,12 @@ class Hints:
             self._wake(self._workers)
 
     def told(self, want: Want, ids: Sequence[str]) -> None:
-        """Pass on what another process has told."""
+        """Pass on what another process has told; without *ids*, that anything may have ended."""
         if want is Want.WORK:
             self._wake(self._workers)
+        elif not ids:
+            for waiters in self._waiters.values():
+                self._wake(waiters)
         for task_id in ids:
             self._ended(task_id)
 

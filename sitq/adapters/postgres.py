@@ -27,6 +27,7 @@ from sitq.adapters.postgres_connection import (
     shown,
 )
 from sitq.adapters.postgres_errors import Judgement, NoAnswerError, cannot_connect, judge
+from sitq.adapters.postgres_news import News
 from sitq.exceptions import BackendInUseError
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
@@ -76,6 +77,7 @@ class Talk:
         self._where = f"{shown(settings.dsn)} schema={settings.schema}"
         self._pid = os.getpid()
         self._committing = False
+        self.news = News(settings)
 
     async def open(self) -> None:
         """Connect, and make sure that our tables are there."""
@@ -92,7 +94,11 @@ class Talk:
 
     async def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """Apply *ops* in one transaction, or raise `BatchError`."""
-        return await self.run(lambda: apply_batch(ops, self.settings.schema))
+        if self.news.due_in == 0:
+            await self.ring()
+        outcomes = await self.run(lambda: apply_batch(ops, self.settings.schema))
+        self.news.add(ops, outcomes)
+        return outcomes
 
     async def run(self, make: Callable[[], Program[T]]) -> T:
         """Run what *make* returns, which is one transaction, or raise `BatchError`."""
@@ -107,6 +113,20 @@ class Talk:
                     raise BatchError(found.error, found.blame) from failed.__cause__
             await Pause(pause * (0.5 + chance.unit()))
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def ring(self) -> None:
+        """Tell other processes of what was committed; nothing that fails here matters."""
+        connection = self.connection
+        if connection is None:
+            self.news.clear()
+            return
+        try:
+            await self.news.tell(connection)
+        except Exception:  # noqa: BLE001  # the next batch finds out what it is
+            self.drop()
+        except BaseException:
+            self.drop()  # nobody runs this to its end
+            raise
 
     async def _attempt(self, make: Callable[[], Program[T]]) -> T:
         self._refuse_after_fork()
@@ -204,7 +224,9 @@ class PostgresStore:
         return block(self._talk.run(make), self._talk.settings)
 
     def tidy(self) -> None:
-        """Nothing: the server keeps itself tidy."""
+        """Tell other processes of what was committed."""
+        if self._talk.news.due_in is not None:
+            block(self._talk.ring(), self._talk.settings)
 
     def close(self) -> None:
         self._talk.drop()

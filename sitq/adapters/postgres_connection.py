@@ -7,6 +7,7 @@ task of the loop is ever involved, so no cancellation can reach a statement that
 Connecting blocks (names are looked up, certificates checked), so it is done in threads.
 """
 
+import select
 import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -40,19 +41,23 @@ DEFAULTS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresSettings:
-    """*timeout* in seconds; without *prepare* no statement outlives its transaction."""
+    """*timeout* in seconds; without *prepare* no statement outlives its transaction.
+
+    *origin* is whom hints come from: nobody is told of what was done here.
+    """
 
     dsn: str
     schema: str = "sitq"
     timeout: float = 10.0
     prepare: bool = True
     listen: bool = True
+    origin: str = ""
 
     def public(self) -> "PostgresSettings":
         """Return the same without a password."""
         given = _parts(self.dsn)
         given.pop("password", None)
-        return replace(self, dsn=make_conninfo(**given))
+        return replace(self, dsn=make_conninfo(**given), origin="")
 
 
 class Ready:
@@ -113,6 +118,12 @@ class Connection(psycopg.AsyncConnection[Row]):
             placed = self._placed[sql] = sql.replace("sitq.", self._quoted).encode()
         return placed
 
+    def has_news(self) -> bool:
+        """Say whether something has come, or the connection has ended."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
     def look(self) -> bool:
         """Read what has come unasked; say whether the connection still stands."""
         try:
@@ -120,6 +131,13 @@ class Connection(psycopg.AsyncConnection[Row]):
         except psycopg.Error:
             return False
         return self.stands
+
+    def heard(self) -> list[bytes]:
+        """Return the payloads of all notifications that `look` has read."""
+        payloads: list[bytes] = []
+        while (notification := self.pgconn.notifies()) is not None:
+            payloads.append(notification.extra)
+        return payloads
 
     @property
     def stands(self) -> bool:

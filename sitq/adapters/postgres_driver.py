@@ -36,6 +36,9 @@ class PostgresDriver:
         self._work: Coroutine[Asked, Any, object] | None = None
         self._done: Callable[[Any], object] = _ignore
         self._begins = False
+        self._rings = False  # others are being told of the last batch
+        self._will_ring = False
+        self._next: Callable[[], object] | None = None  # the batch that waits for that
         self._wants = 0  # what the work waits for, as the numbers above
         self._waits_since = 0.0
         self._alarm_is_set = False
@@ -62,22 +65,31 @@ class PostgresDriver:
         threading.Thread(target=work, name="sitq connect", daemon=True).start()
 
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+        begin = partial(self._begin, self._talk.apply(ops), done)
+        if self._rings:
+            self._next = begin
+        else:
+            begin()
+
+    def _begin(self, work: Coroutine[Asked, Any, object], done: Callable[[Any], object]) -> None:
         assert self._work is None, "one batch at a time"
-        self._done = done
-        self._work = self._talk.apply(ops)
+        self._work, self._done = work, done
         self._begins = True
         self._push()
         self._begins = False
 
     def begin_close(self, done: Callable[[], None]) -> None:
-        self._closed = True
-        self._talk.drop()
+        self._stop()  # others may be being told: what was sent, the server still reads
         self._loop.soon(done)
 
     def abandon(self) -> None:
-        self._closed = True
         self._end_watch = _nothing  # the loop has forgotten it by itself
+        self._stop()
+
+    def _stop(self) -> None:
+        self._closed = True
         work, self._work = self._work, None
+        self._wants = 0
         if work is not None:
             work.close()
         self._talk.drop()
@@ -104,6 +116,28 @@ class PostgresDriver:
             self._loop.soon(partial(self._done, answer))
         else:
             self._done(answer)
+            self._ring_if_idle()
+
+    def _ring_if_idle(self) -> None:
+        if self._work is not None or self._closed:
+            return
+        due_in = self._talk.news.due_in
+        if due_in == 0:
+            self._rings = True
+            self._begin(self._talk.ring(), self._rung)
+        elif due_in is not None and not self._will_ring:
+            self._will_ring = True
+            self._loop.later(due_in, self._ring_later)
+
+    def _ring_later(self) -> None:
+        self._will_ring = False
+        self._ring_if_idle()
+
+    def _rung(self, answer: object) -> None:  # noqa: ARG002
+        self._rings = False
+        begin, self._next = self._next, None
+        if begin is not None:
+            begin()
 
     def _wait_for(self, asked: Asked) -> None:
         match asked:
@@ -158,10 +192,18 @@ class PostgresDriver:
 
     def _ready(self, event: int) -> None:
         if self._wants & event:
-            self._wants = 0
-            self._push(event)
-        elif event == READABLE and self._watched is not None and not self._watched.look():
-            self._talk.drop()
+            self._resume(event)
+        # uvloop tells of a connection that has ended once, and never again, even where the last
+        # words of the server were all that was read.
+        while (connection := self._watched) is not None and connection.has_news():
+            if self._wants & READABLE:
+                self._resume(READABLE)
+            elif not connection.look():
+                self._talk.drop()
+
+    def _resume(self, event: int) -> None:
+        self._wants = 0
+        self._push(event)
 
     def _look_at_the_clock(self) -> None:
         self._alarm_is_set = False

@@ -13,7 +13,9 @@ the parent.
 import contextlib
 import logging
 import os
+import stat
 import sys
+import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +123,30 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def own_folder(name: str) -> str | None:
+    """Return the path of a folder for what processes of one user and host share; None if unfit.
+
+    It lies in the user's folder for what does not outlive a boot, or else where temporary files do,
+    and is nobody else's: another user's locks would make living workers look dead.
+    """
+    if sys.platform == "win32":
+        return None
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    path = (
+        Path(runtime) / name if runtime else Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    )
+    try:
+        path.mkdir(mode=0o700, parents=False, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        log.warning("no liveness locks in %s, the lease alone decides: %s", path, error)
+        return None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        log.warning("%s is not this user's alone: no liveness locks, the lease alone decides", path)
+        return None
+    return str(path)
 
 
 def lock_files(folder: str) -> Presence:

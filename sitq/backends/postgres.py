@@ -4,19 +4,23 @@ import itertools
 import re
 import sys
 import weakref
+from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sitq import validation
+from sitq.adapters import chance
 from sitq.adapters.base import Driver, Loop, Store
+from sitq.adapters.bells import Bells, NoBells
+from sitq.adapters.presence import NoPresence, Presence, lock_files, own_folder
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
 from sitq.exceptions import BackendError, ValidationError
 
 if TYPE_CHECKING:
     from sitq.adapters.postgres_connection import PostgresSettings
 
-SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,49}")
 
 
 class PostgresBackend(Backend):
@@ -59,7 +63,7 @@ class PostgresBackend(Backend):
         given: object = schema
         if not isinstance(given, str) or not SCHEMA_NAME.fullmatch(given):
             raise ValidationError(
-                "schema must be small letters, digits and underscores, 63 at most, and not begin"
+                "schema must be small letters, digits and underscores, 50 at most, and not begin"
                 f" with a digit: {schema!r}"
             )
         if schema.startswith("pg_"):
@@ -80,6 +84,8 @@ class PostgresBackend(Backend):
             prepare=bool(prepare),
             listen=bool(listen),
         )
+        # What a session of this backend commits, its own listeners hear without the server.
+        self._here = replace(self._settings, origin=f"{chance.bits_80():020x}")
         _live[next(_numbers)] = self
 
     @property
@@ -99,7 +105,18 @@ class PostgresBackend(Backend):
             return super().make_driver(loop)
         from sitq.adapters.postgres_driver import PostgresDriver
 
-        return PostgresDriver(loop, self._settings)
+        return PostgresDriver(loop, self._here)
+
+    def bells(self) -> Bells:
+        if not self._settings.listen:
+            return NoBells()
+        from sitq.adapters.postgres_bells import PostgresBells
+
+        return PostgresBells(self._here)
+
+    def presence(self) -> Presence:
+        folder = own_folder("sitq-workers")
+        return NoPresence() if folder is None else lock_files(folder)
 
     def __repr__(self) -> str:
         from sitq.adapters.postgres_connection import shown

@@ -280,3 +280,23 @@ FETCH: Final = """
 COUNT: Final = """
     SELECT queue, state, count(*) FROM sitq.tasks GROUP BY queue, state ORDER BY queue, state
 """
+
+# -- hints to other processes -----------------------------------------------------------
+
+LISTENERS: Final = 1936290930
+"""The first key of the advisory lock that shows that somebody wants to hear of ends."""
+
+# A transaction that notifies takes a lock of the whole server when it commits. These are
+# transactions of their own, after the batch: that lock is then never held while a disk is waited
+# for.
+RING: Final = "SELECT pg_notify($1, $2)"
+
+RING_IF_WANTED: Final = f"""
+    SELECT count(pg_notify($1, body)) FROM unnest($2::text[]) AS body WHERE EXISTS (
+        SELECT FROM pg_catalog.pg_locks
+        WHERE locktype = 'advisory' AND classid = {LISTENERS} AND objid = hashtext($3)::oid
+            AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    )
+"""
+
+SHOW_THAT_ENDS_ARE_WANTED: Final = f"SELECT pg_advisory_lock_shared({LISTENERS}, hashtext($1))"

@@ -1,14 +1,16 @@
 """Liveness locks: the operating system says who is dead, at once and for certain."""
 
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 
 import pytest
 
-from sitq.adapters.presence import LockFiles, NoPresence, lock_files
+from sitq.adapters.presence import LockFiles, NoPresence, lock_files, own_folder
 from tests.adapters.folder import contents, permissions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a platform with flock")
@@ -227,3 +229,30 @@ def test_where_nobody_can_be_seen_nobody_is_called_dead() -> None:
     assert nobody.dead(("a", "b")) == ()
     nobody.sweep(("a",))
     nobody.leave("a")
+
+
+def test_what_workers_of_one_user_share_lies_in_a_folder_of_that_user(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = own_folder("sitq-workers")
+    assert folder == str(tmp_path / "sitq-workers")
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert own_folder("sitq-workers") == str(tmp_path / f"sitq-workers-{os.getuid()}")
+
+
+@pytest.mark.parametrize("kind", ["a link", "anybody's", "nowhere"])
+def test_a_folder_that_may_be_another_users_is_not_used(tmp_path, monkeypatch, kind) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone" if kind == "nowhere" else tmp_path))
+    path = tmp_path / "sitq-workers"
+    if kind == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "anybody's":
+        path.mkdir()
+        path.chmod(0o777)
+
+    assert own_folder("sitq-workers") is None

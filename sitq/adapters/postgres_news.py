@@ -1,0 +1,88 @@
+"""What is told to other processes of what was committed: by NOTIFY, after the batch.
+
+That tasks have ended is told only if somebody wants to hear of it, which is looked up now and then.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sitq.adapters import clocks
+from sitq.adapters.bells import Want
+from sitq.adapters.hints import ended_by, gives_work
+from sitq.adapters.postgres_connection import Connection, PostgresSettings
+from sitq.protocol.ops import Op, Outcome
+from sitq.storage.postgres import Texts
+from sitq.storage.postgres_statements import RING, RING_IF_WANTED
+
+LONGEST_PAYLOAD: Final = 7000
+"""Bytes: the server takes less than 8,000."""
+MOST_IDS: Final = 10_000
+RING_EVERY: Final = 0.01
+"""Seconds between two rings, where one batch follows upon the other."""
+LOOK_EVERY: Final = 0.05
+"""Seconds for which ends are collected, where nobody wanted to hear of the last ones."""
+
+
+def channel(schema: str, want: Want) -> str:
+    return f"{schema}_{want}"
+
+
+class News:
+    """What has been committed, and was not told yet."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+        self._work = False
+        self._ended: list[str] = []
+        self._rang_at = self._unwanted_at = -LOOK_EVERY
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until something is to be told; None if there is nothing."""
+        if self._work:
+            due_at = self._rang_at + RING_EVERY
+        elif self._ended:
+            due_at = max(self._rang_at + RING_EVERY, self._unwanted_at + LOOK_EVERY)
+        else:
+            return None
+        return max(0.0, due_at - clocks.monotonic())
+
+    def add(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+        if self._settings.listen:
+            self._work = self._work or gives_work(ops)
+            self._ended += ended_by(ops, outcomes)
+            del self._ended[:-MOST_IDS]
+
+    def clear(self) -> None:
+        self._work = False
+        self._ended.clear()
+
+    async def tell(self, connection: Connection) -> None:
+        schema, origin = self._settings.schema, self._settings.origin
+        work, ended = self._work, _payloads(origin, self._ended)
+        self.clear()
+        self._rang_at = clocks.monotonic()
+        if work:
+            await connection.ask(RING, (channel(schema, Want.WORK), origin))
+        if ended:
+            about = (channel(schema, Want.ENDS), Texts(ended), schema)
+            ((told,),) = await connection.ask(RING_IF_WANTED, about)
+            if not told:
+                self._unwanted_at = clocks.monotonic()
+
+
+def _payloads(origin: str, ids: Sequence[str]) -> list[str]:
+    """Return *ids* as the bodies of notifications, each of which begins with its origin."""
+    payloads: list[str] = []
+    lines: list[str] = []
+    size = 0
+    for id_ in ids:
+        more = len(id_.encode()) + 1
+        if size + more > LONGEST_PAYLOAD:
+            payloads.append("\n".join([origin, *lines]))
+            lines, size = [], 0
+        lines.append(id_)
+        size += more
+    if lines:
+        payloads.append("\n".join([origin, *lines]))
+    return payloads
