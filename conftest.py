@@ -139,6 +139,23 @@ def pauses_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "sleep", short)
 
 
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[None]:
+    """Have a private server, and say where it is; without one the page is tested in CI alone."""
+    from torture.server import NoServerError, start_server
+
+    try:
+        server = start_server()
+    except NoServerError as error:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(error))
+    with server:
+        os.environ["DATABASE_URL"] = server.dsn()
+        yield
+        del os.environ["DATABASE_URL"]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the examples, where Sybil is installed: the other tests can do without it."""
     if find_spec("sybil") is not None:
@@ -147,6 +164,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # The page of the worker shows programs that wait for seconds, so that people can watch.
 WATCHED = "docs/reference/sitq.worker.md"
+# This one needs a server.
+ON_POSTGRES = "docs/how-to/postgres.md"
 
 
 def _examples() -> ModuleType:
@@ -169,8 +188,9 @@ def _examples() -> ModuleType:
     )
     plugin: Any = ModuleType("examples")
     plugin.pytest_collect_file = pytest_integration(
-        pages(patterns=["README.md", "docs/**/*.md", "docs/*.md"], exclude=WATCHED),
+        pages(patterns=["README.md", "docs/**/*.md", "docs/*.md"], excludes=[WATCHED, ON_POSTGRES]),
         pages(pattern=WATCHED, fixtures=["pauses_are_short"]),
+        pages(pattern=ON_POSTGRES, fixtures=["database_url"]),
         Sybil(
             parsers=[DocTestParser(doctest.ELLIPSIS)],
             patterns=["sitq/*.py", "sitq/**/*.py"],
