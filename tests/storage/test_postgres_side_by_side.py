@@ -353,3 +353,13 @@ def sql_texts(*ids):
     from sitq.storage.postgres import Texts
 
     return Texts(ids)
+
+
+def test_a_policy_that_cannot_be_read_parks_its_task_and_the_next_is_given(postgres) -> None:
+    postgres.apply([register(), Enqueue((new_task("bad"), new_task("good")))])
+    postgres.ask("UPDATE sitq.tasks SET policy = 'garbage' WHERE id = 'bad'")
+
+    assert [task.id for task in given(postgres, reserve(2))] == ["good"]
+    (bad,) = rows(postgres, "bad")
+    assert (bad.state, bad.attempt) == (S.PARKED, 0)
+    assert "the options of this task are damaged (its policy is 'garbage')" in bad.error
