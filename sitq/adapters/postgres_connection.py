@@ -7,6 +7,7 @@ task of the loop is ever involved, so no cancellation can reach a statement that
 Connecting blocks (names are looked up, certificates checked), so it is done in threads.
 """
 
+import re
 import select
 import struct
 from collections.abc import Generator, Sequence
@@ -181,8 +182,13 @@ def checked_dsn(dsn: str) -> str:
     try:
         return make_conninfo(**_parts(dsn))
     except psycopg.ProgrammingError as error:
-        words = str(error).strip().rpartition('"')[2] or "it cannot be read"
-        raise ValueError(words.strip()) from None
+        said = str(error).strip()
+        if not said.startswith(_NAMES_AN_OPTION):  # it may quote a password
+            said = re.sub('"[^"]*"', "...", said)
+        raise ValueError(said) from None
+
+
+_NAMES_AN_OPTION: Final = ("invalid URI query parameter", "invalid connection option")
 
 
 def shown(dsn: str) -> str:

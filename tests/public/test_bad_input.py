@@ -21,6 +21,7 @@ from sitq import (
     NewerSchemaError,
     NoEventLoopError,
     NotADatabaseError,
+    PostgresBackend,
     Retry,
     SerializationError,
     SitqError,
@@ -323,6 +324,29 @@ REFUSED_AT_ONCE = {
         for value in (-1, NAN, INF, "30", True, None)
     },
     **{
+        f"dsn {value!r}": (partial(PostgresBackend, value), ["dsn", *says])
+        for value, says in (
+            (None, ["'postgresql://user@host/database'"]),
+            (5, ["'host=... dbname=...'"]),
+            ("tasks.db", ["'host=... dbname=...'"]),
+            ("postgresql://me:secret@host/db?nonsense=1", ["query parameter", "nonsense"]),
+        )
+    },
+    **{
+        f"schema={value!r}": (
+            partial(PostgresBackend, "dbname=app", schema=value),
+            ["schema", repr(value)],
+        )
+        for value in ("", "Sitq", "a.b", "1a", 'a"b', "a" * 51, "pg_sitq", None, 5)
+    },
+    **{
+        f"timeout={value!r} of Postgres": (
+            partial(PostgresBackend, "dbname=app", timeout=value),
+            ["timeout", repr(value)],
+        )
+        for value in (0, -1, NAN, INF, "30", True, None)
+    },
+    **{
         f"retention={value!r}": (
             partial(MemoryBackend, retention=value),
             ["retention", repr(value)],
@@ -360,6 +384,13 @@ REFUSED_AT_ONCE = {
     "a task with wrong arguments": (partial(Task, add, 1, 2, 3), ["add(a, b=0)", "too many"]),
     "a decorator on no function": (TaskQueue(MEMORY).task(priority=1), ["callable", "'add'"]),
 }
+
+
+def test_a_dsn_that_cannot_be_read_is_not_quoted() -> None:
+    for dsn in ("host=h password=two secrets", "postgresql://me:secrets@[host/db"):
+        with pytest.raises(ValidationError, match="dsn must be such as") as caught:
+            PostgresBackend(dsn)
+        assert "secrets" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", REFUSED_AT_ONCE)

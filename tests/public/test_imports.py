@@ -71,3 +71,17 @@ def test_a_program_on_trio_loads_no_library_for_asyncio(tmp_path) -> None:
 def test_a_program_without_a_loop_loads_none(tmp_path) -> None:
     loaded = loaded_by(dedent(SYNC).replace("FILE", "'tasks.db'"), tmp_path)
     assert not loaded & {"trio", "aiosqlite", *NEVER}
+
+
+def test_postgres_without_psycopg_says_what_to_install(tmp_path) -> None:
+    program = """
+        import sys
+        sys.modules["psycopg"] = None
+        from sitq import BackendError, PostgresBackend
+        try:
+            PostgresBackend("dbname=app")
+        except BackendError as error:
+            print(error)
+    """
+    printed = loaded_by(dedent(program), tmp_path)
+    assert {"pip", "install", "'sitq[postgres]'"} <= printed
