@@ -471,9 +471,9 @@ _LIST: Final = (
         "Of tasks that are enqueued together the last is not stored.",
         (
             Edit(
-                _SQL + "_enqueue",
-                "for task in fresh.values():",
-                "for task in list(fresh.values())[: max(1, len(fresh) - 1)]:",
+                _SQL + "new_tasks",
+                "new += fresh.values()",
+                "new += list(fresh.values())[: max(1, len(fresh) - 1)]",
             ),
         ),
         "sqlite",
@@ -481,7 +481,7 @@ _LIST: Final = (
     Mutant(
         "the same is another",
         "A call that is asked for again under its id is taken for another.",
-        (Edit(_SQL + "_enqueue", "elif payload != task.payload:", "elif True:"),),
+        (Edit(_SQL + "new_tasks", "elif payload != task.payload:", "elif True:"),),
         "sqlite",
     ),
     Mutant(
@@ -516,9 +516,9 @@ _LIST: Final = (
         "A task with a delay is queued at once.",
         (
             Edit(
-                _SQL + "_new_row",
-                "state = TaskState.QUEUED if run_at_ms <= now.wall_ms else TaskState.SCHEDULED",
-                "state = TaskState.QUEUED",
+                _SQL + "when",
+                "TaskState.QUEUED if run_at_ms <= wall_ms else TaskState.SCHEDULED",
+                "TaskState.QUEUED",
             ),
         ),
         "sqlite",
