@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from sitq.exceptions import RecordingError
 from sitq.protocol.ahead import Ahead
 from sitq.protocol.lease import LeaseConfig, LeaseEffect, LeaseEvent, LeaseState, LeaseTimer
+from sitq.protocol.time_limits import TimeLimits
 from sitq.protocol.timers import Timers
 from sitq.protocol.worker import (
     Running,
@@ -140,7 +141,7 @@ def _encoded_thing(kind: type, value: Any, kept: bool) -> Any:
     return {kind.__name__: encoded_fields(vars(value))}
 
 
-_PARTS: Final = frozenset({Timers, Ahead})
+_PARTS: Final = frozenset({Ahead, TimeLimits, Timers})
 """What machines are made of, besides messages: their attributes are all there is to them."""
 
 
@@ -257,9 +258,8 @@ class Words:
 
 
 def worker_words() -> Words:
-    return Words(
-        WorkerEvent, WorkerEffect, WorkerConfig, WorkerState, WorkerTimer, Running, Timers, Ahead
-    )
+    said = (WorkerEvent, WorkerEffect, WorkerConfig, WorkerState, WorkerTimer, Running)
+    return Words(*said, *_PARTS)
 
 
 def lease_words() -> Words:

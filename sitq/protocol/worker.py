@@ -19,7 +19,6 @@ the machine speak to storage.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from sitq.protocol.ahead import Ahead
@@ -39,13 +38,12 @@ from sitq.protocol.ops import (
     Verdict,
 )
 from sitq.protocol.retry import Ending, Why, judge
+from sitq.protocol.time_limits import TimeLimits
 from sitq.protocol.timers import Timers, growing_pause
 
 STORE_BACKOFF: Final = 0.2
 """Seconds until storage is asked again after its first failure; doubled for each further one."""
 LONGEST_BACKOFF: Final = 5.0
-FEW: Final = 100
-"""Time limits of ended tasks that do not matter."""
 
 
 class WorkerState(Enum):
@@ -236,7 +234,7 @@ class WorkerMachine:
         self._running: dict[TaskKey, Running] = {}
         self._ahead = Ahead(config.max_concurrency, config.horizon)  # under the lease that is held
         self._lingering = 0
-        self._time_limits: list[tuple[float, TaskKey]] = []  # a heap; ended tasks are skipped
+        self._time_limits = TimeLimits()
         self._settles: list[Settle] = []  # to leave with the next `Store`
         self._asked: dict[int, tuple[Op, ...]] = {}
         self._ticket = 0
@@ -252,12 +250,10 @@ class WorkerMachine:
 
     def next_deadline(self) -> float | None:
         timer = self._timers.next_deadline()
-        limits = self._time_limits
-        while limits and limits[0][1] not in self._running:
-            heappop(limits)
-        if not limits:
-            return timer
-        return limits[0][0] if timer is None else min(timer, limits[0][0])
+        limit = self._time_limits.next_deadline(self._running)
+        if timer is None or limit is None:
+            return limit if timer is None else timer
+        return min(timer, limit)
 
     def receive(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
         """Take in *event*; return what to do, in order."""
@@ -398,8 +394,8 @@ class WorkerMachine:
         assert task.key not in self._running, "storage gave one token out twice"
         self._running[task.key] = Running(task, worker_id, now)
         if task.policy.timeout is not None:
-            self._forget_time_limits()
-            heappush(self._time_limits, (now + task.policy.timeout, task.key))
+            over_at = now + task.policy.timeout
+            self._time_limits.set(task.key, over_at, self._running, self.config.max_concurrency)
         effects.append(Execute(task))
 
     def _settle_ahead(self, tasks: Iterable[Reservation], verdict: Verdict) -> None:
@@ -407,12 +403,6 @@ class WorkerMachine:
         assert self._worker_id is not None or not tasks
         for task in tasks:
             self._settles.append(Settle(task.key, task.id, self._worker_id or "", verdict))
-
-    def _forget_time_limits(self) -> None:
-        """Drop those of ended tasks, once they are many: behind a long task they would pile up."""
-        if len(self._time_limits) >= 2 * self.config.max_concurrency + FEW:
-            self._time_limits = [one for one in self._time_limits if one[1] in self._running]
-            heapify(self._time_limits)
 
     def _store_failed(self, ops: tuple[Op, ...], now: float) -> None:
         """Keep the verdicts, and ask again later: no completed work is run again for this."""
@@ -443,9 +433,7 @@ class WorkerMachine:
                     pass  # `_store` may speak again; `_start_what_fits` looks by itself
                 case _:
                     assert_never(timer)
-        limits = self._time_limits
-        while limits and limits[0][0] <= now:
-            _, key = heappop(limits)
+        for key in self._time_limits.expire(now):
             self._interrupt((key,), Why.TIMEOUT, effects)
 
     def _start_what_fits(self, now: float, effects: list[WorkerEffect]) -> None:
