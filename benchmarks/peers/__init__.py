@@ -73,6 +73,7 @@ EVERY_SECOND: Final = "append-only file, fsync every second"
 
 # All of it: what is loaded lazily is loaded at the first task.
 SITQ: Final = "import sitq.adapters.on_asyncio; from sitq import SQLiteBackend, TaskQueue, Worker"
+SITQ_POSTGRES: Final = SITQ.replace("SQLiteBackend", "PostgresBackend")
 SITQ_TRIO: Final = SITQ.replace("asyncio", "trio")
 
 PEERS: Final[Mapping[str, Row]] = {
@@ -128,6 +129,16 @@ PEERS: Final[Mapping[str, Row]] = {
             "beside": "its worker blocks the event loop",
             "many waits": "each takes a thread",
         },
+    ),
+    "sitq-postgres": Row(
+        "sitq",
+        "OnPostgres",
+        "Postgres",
+        ON,
+        "power cut",
+        SITQ_POSTGRES,
+        needs=("psycopg[binary]",),
+        lacks=NO_HISTORY,
     ),
     "procrastinate": Row(
         "procrastinate",

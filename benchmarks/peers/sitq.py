@@ -1,14 +1,24 @@
-"""sitq itself, on a file."""
+"""sitq itself, on a file and on Postgres."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers.base import MANY, NOTHING, Call, Copy, Peer, copy_on_sqlite, count_rows
+from benchmarks.peers.base import (
+    MANY,
+    NOTHING,
+    Call,
+    Copy,
+    Peer,
+    copy_on_postgres,
+    copy_on_sqlite,
+    count_rows,
+)
 from benchmarks.tasks import act
-from sitq import SQLiteBackend, Task, TaskId, TaskQueue, Worker
+from sitq import Backend, PostgresBackend, SQLiteBackend, Task, TaskId, TaskQueue, Worker
 from sitq.adapters.sqlite import Durability
 from sitq.protocol.lifecycle import TaskState
 
+AFRESH = {"seq": None, "id": "gen_random_uuid()::text"}
 ANEW = {"seq": None, "id": "lower(hex(randomblob(16)))"}
 LONG_AGO = "unixepoch() * 1000 - 1000000000"
 ENDED = TaskState.SUCCESS
@@ -18,12 +28,11 @@ END = f"""
 """
 
 
-class OnSqlite(Peer):
-    def __init__(self, place: str, durability: Durability) -> None:
+class Sitq(Peer):
+    def __init__(self, place: str, backend: Backend) -> None:
         super().__init__(place)
-        self._path = str(Path(place, "tasks.db"))
-        self._backend = SQLiteBackend(self._path, durability=durability)
-        self._queue = TaskQueue(self._backend)
+        self._backend = backend
+        self._queue = TaskQueue(backend)
 
     async def open(self) -> None:
         await self._backend.connect()
@@ -39,6 +48,25 @@ class OnSqlite(Peer):
 
     async def work(self, slots: int) -> None:
         await Worker(self._backend, max_concurrency=slots).start()
+
+
+class OnPostgres(Sitq):
+    def __init__(self, place: str) -> None:
+        super().__init__(place, PostgresBackend(place))
+
+    async def fill(self, count: int) -> None:
+        if count <= MANY:
+            await super().fill(count)
+            return
+        await self.enqueue(*NOTHING)
+        its_schema = f"{self.place}?options=-csearch_path%3Dsitq"
+        copy_on_postgres(its_schema, Copy("tasks", f"state = '{TaskState.QUEUED}'", AFRESH), count)
+
+
+class OnSqlite(Sitq):
+    def __init__(self, place: str, durability: Durability) -> None:
+        self._path = str(Path(place, "tasks.db"))
+        super().__init__(place, SQLiteBackend(self._path, durability=durability))
 
     async def fill(self, count: int) -> None:
         if count <= MANY:
