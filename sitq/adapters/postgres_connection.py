@@ -103,11 +103,11 @@ class Connection(psycopg.AsyncConnection[Row]):
     async def ask(self, sql: str, params: Sequence[Any] = ()) -> Sequence[Row]:
         """Run a statement; without *params* it may be several, and the last one's rows count."""
         cursor = self._cursor
+        if not self.autocommit:  # before the first: psycopg would begin a transaction of its own
+            await self.set_autocommit(True)
         if params:
             await cursor.execute(self._place(sql), params, binary=True)
         else:
-            if not self.autocommit:
-                await self.set_autocommit(True)
             await cursor.execute(self._place(sql), prepare=False)
             while cursor.nextset():
                 pass

@@ -378,3 +378,16 @@ def test_a_connection_that_was_carried_across_a_fork_is_not_used(open_store, mon
     store.close()
     monkeypatch.undo()
     assert store.apply([enqueue("t")]) == (Enqueued(),), "the parent's goes on"
+
+
+def test_a_look_that_comes_first_on_a_new_connection_leaves_no_transaction_open(
+    open_store, postgres_server, database
+) -> None:
+    store = open_store()
+    assert postgres_server.terminate_connections(database) == 1
+    store.apply([Fetch(("nobody",))])
+    ((state,),) = postgres_server.sql(
+        f"SELECT state FROM pg_stat_activity WHERE datname = '{database}'"
+    )
+    assert state == "idle"
+    assert store.apply([enqueue("t")]) == (Enqueued(),)
