@@ -189,6 +189,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._links[link] = task
+        with suppress(asyncio.CancelledError):  # by `close`, which waits for it to end
+            await self._serve(link, reader, writer)
+
+    async def _serve(
+        self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             await self.up.let_pass(b"")
             if not self._refuses:
