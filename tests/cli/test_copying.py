@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from click.testing import CliRunner
 
-from sitq import PostgresBackend, SQLiteBackend
+from sitq import PostgresBackend, SQLiteBackend, StoreError
 from sitq.cli import copying
 from sitq.cli.commands import sitq
 from sitq.cli.copying import Mover, Side
@@ -30,6 +30,7 @@ from sitq.protocol.ops import (
 )
 from sitq.storage import moving
 from sitq.storage.moving import COLUMNS, SQLITE, postgres
+from torture.proxy import Proxy
 
 DIRECTIONS = ["sqlite to sqlite", "sqlite to postgres", "postgres to sqlite"]
 HOUR_MS = 3_600_000
@@ -344,6 +345,38 @@ def test_whatever_others_do_meanwhile_each_task_runs_once(stores, seed, monkeypa
     assert states.keys() == {*world.ids}
     assert {*states.values()} <= {str(state) for state in FINAL}
     assert {id_ for id_, state in states.items() if state == "success"} == {*world.started}
+
+
+@pytest.mark.parametrize("kinds", DIRECTIONS[1:])
+def test_answers_of_the_server_that_are_lost_are_asked_for_again(
+    kinds, postgres_server, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(copying, "BATCH", 5)
+    kinds = kinds.split(" to ")
+    source, target = (
+        Store(kind, tmp_path / f"{i}.db", postgres_server) for i, kind in enumerate(kinds)
+    )
+    ids = [f"t{n}" for n in range(30)]
+    source.enqueue(*map(new, ids))
+    here = next(store for store in (source, target) if store.database is not None)
+    with Proxy(postgres_server.socket) as proxy:
+        dsn = postgres_server.dsn(here.database, where=proxy.where)
+        far = PostgresBackend(dsn, timeout=5.0).open_store()
+        by_proxy = Side(far, here.side.dialect, "far")
+        mover = Mover(*(by_proxy if store is here else store.side for store in (source, target)))
+        for lose in (proxy.lose_the_answer, lambda: proxy.lose_the_request(b"COMMIT\x00")) * 4:
+            lose()
+            with suppress(StoreError):
+                mover.run()
+        lost = proxy.up.lost + proxy.down.lost
+        proxy.calm()
+        mover.run()
+        far.close()
+    assert lost > 2
+    assert source.states() == {}
+    assert target.states() == dict.fromkeys(ids, "queued")
+    for store in (source, target):
+        store.close()
 
 
 @pytest.mark.slow
