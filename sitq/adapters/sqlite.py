@@ -44,7 +44,7 @@ CHECKPOINT_AT: Final = 4 * 2**20
 OPENING_TRIES: Final = 3
 """An overlay gives a file another inode when it is first opened for writing."""
 FIRST_PAUSE: Final = 0.0005
-LONGEST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 0.01
 
 # sqlite.org/wal.html, "The WAL-reset bug": in 3.7.0 to 3.51.2, fixed in 3.51.3 and in the
 # branches 3.44.6 and 3.50.7.

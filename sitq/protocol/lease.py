@@ -52,9 +52,9 @@ RENEWALS_PER_LEASE: Final = 3
 WATCH_EVERY: Final = 1.0
 """Seconds: a worker that died on this host is found within this and rescued within 2 s."""
 UPKEEP_EVERY: Final = 30.0
-PRUNE_LIMIT: Final = 1000
-"""Rows in one transaction: some 10 ms, so that pruning never stalls a reserve for long."""
-PRUNE_AGAIN: Final = 0.05
+PRUNE_LIMIT: Final = 250
+"""Rows in one transaction: some milliseconds, so that pruning never stalls a reserve for long."""
+PRUNE_AGAIN: Final = 0.0125
 """Seconds until the next such transaction, where there is more: at most 20,000 rows in a second."""
 FIRST_PAUSE: Final = 0.5
 """Seconds until a question that storage failed to answer is asked again; doubled each time."""

@@ -613,9 +613,9 @@ _AFTER_ENQUEUES: Final[Sequence[tuple[type, Any]]] = (
 )
 READS: Final[frozenset[type]] = frozenset({Watch, Fetch, Count})
 """A batch of these alone writes nothing."""
-LOSABLE: Final[frozenset[type]] = READS | {Reserve, Renew}
+LOSABLE: Final[frozenset[type]] = READS | {Reserve, Renew, Unpark, Prune}
 """A batch of these alone may be lost in a power cut: no worker survives one, and what they held is
-queued then, as if it had not been given out."""
+queued then, as if it had not been given out. What was forgotten or unparked is so again, later."""
 _BEGIN: Final = Query("BEGIN IMMEDIATE")
 _BEGIN_READING: Final = Query("BEGIN")
 _COMMIT: Final = Commit()
