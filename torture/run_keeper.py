@@ -18,8 +18,11 @@ GONE_WITHIN: Final = 10.0
 
 def main(folder: str) -> None:
     sys.stdin.buffer.read()
-    end_server(Path(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    until = time.monotonic() + GONE_WITHIN
+    while Path(folder).exists() and time.monotonic() < until:
+        end_server(Path(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)  # one that was just being started may still write into it
 
 
 def end_server(folder: Path) -> None:
