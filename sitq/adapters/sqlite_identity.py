@@ -9,15 +9,21 @@ database, and SQLite removes -wal and -shm only under an exclusive one: so none 
 changes its inode as long as we have it open, unless somebody meddles. And the number of an inode
 that is open is given to no other file.
 
-By `stat` alone: a descriptor of our own, once closed, would drop SQLite's locks on the file.
+By `stat` alone: a descriptor of our own, once closed, would drop SQLite's locks on the file. And
+mostly by that of the folder: whoever deletes, renames or replaces a file in it changes its time
+stamp. As long as that stays as it was, so does all that was found.
 """
 
 import errno
 import os
 from typing import Final, TypeAlias
 
+from sitq.adapters import clocks
 from sitq.exceptions import FileReplacedError, StoreError
 
+SETTLED_AFTER_MS: Final = 50
+"""Time stamps of folders are as coarse as a tick of the kernel (10 ms at most): another change may
+hide behind one that is younger than this."""
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -32,6 +38,8 @@ class OpenedFile:
         # SQLite follows a link once, when it opens the file; -wal and -shm lie where it led.
         real = os.path.realpath(path)
         self._files = [(name, *inode(path, name)) for name in (path, f"{real}-wal", f"{real}-shm")]
+        self._folders = {os.path.dirname(path), os.path.dirname(real)}  # noqa: PTH120
+        self._unchanged: list[tuple[int, int, int]] | None = None  # the folders, since all was well
 
     @property
     def database(self) -> Inode:
@@ -39,7 +47,24 @@ class OpenedFile:
 
     def check(self) -> None:
         """Raise `FileReplacedError` if one of the names leads to another file by now."""
-        for name, device, number in self._files:  # twice for each commit, hence no calls
+        seen = self._time_stamps()
+        if seen is None or seen != self._unchanged:
+            self._look()
+            self._unchanged = seen if seen is not None and self._is_settled(seen) else None
+
+    def _time_stamps(self) -> list[tuple[int, int, int]] | None:
+        try:
+            found = [os.stat(folder) for folder in self._folders]  # noqa: PTH116
+        except OSError:
+            return None
+        return [(one.st_dev, one.st_ino, one.st_mtime_ns) for one in found]
+
+    def _is_settled(self, seen: list[tuple[int, int, int]]) -> bool:
+        latest_ms = max(changed_ns for _, _, changed_ns in seen) // 1_000_000
+        return clocks.wall_ms() - latest_ms > SETTLED_AFTER_MS
+
+    def _look(self) -> None:
+        for name, device, number in self._files:
             try:
                 found = os.stat(name)  # noqa: PTH116
             except OSError as error:
