@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.bells import Bells
@@ -87,7 +88,9 @@ class Session:
 
     async def opened(self) -> None:
         """Return once both connections are open; raise what kept them from it."""
-        if not self._opened.is_set():  # else this would cost a turn of the loop
+        if self._opened.is_set():  # not to be waited for, which would cost a turn of the loop
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        else:
             await self._opened.wait()
         if self._error is not None:
             raise self._error

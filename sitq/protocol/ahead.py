@@ -7,6 +7,8 @@ The promises:
 - Held ahead is only what starts within the horizon, going by how long tasks have taken of late.
 - What has not started after five times that is handed back, and nothing is held ahead until tasks
   are seen to be short again.
+- No task is held ahead that would fail if its worker died: of what it had not begun, it shall not
+  die. (What is held ahead and was never charged may be charged once.)
 """
 
 from collections import deque
@@ -23,6 +25,13 @@ WEIGHT: Final = 0.125
 """Of the latest task in the average."""
 SHORTEST: Final = 1e-6
 """Seconds: clocks are not finer."""
+REST: Final = 1.0
+"""Seconds for which nothing is fetched ahead, once a task came that may not be held."""
+
+
+def may_be_held(task: Reservation) -> bool:
+    """Whether the death of its worker costs *task* no more than its first charge."""
+    return task.crashes == 0 and task.policy.max_crashes > 1
 
 
 class Ahead:
@@ -33,6 +42,7 @@ class Ahead:
         self._horizon = horizon
         self._held: deque[tuple[float, Reservation]] = deque()  # since when
         self._length: float | None = None  # of a task, on average; None: nobody knows
+        self._rests_until = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -53,9 +63,13 @@ class Ahead:
         else:
             self._length += WEIGHT * (length - self._length)
 
-    def room(self) -> int:
+    def rest(self, now: float) -> None:
+        """Fetch nothing for a while."""
+        self._rests_until = now + REST
+
+    def room(self, now: float) -> int:
         """Return how many more to fetch: none while half of what may be held is there."""
-        if self._length is None:
+        if self._length is None or now < self._rests_until:
             return 0
         most = min(MOST, int(self._slots * self._horizon / max(self._length, SHORTEST)))
         return most - len(self._held) if len(self._held) <= most // 2 else 0

@@ -95,6 +95,8 @@ class Reservation(NamedTuple):
     payload: bytes
     attempt: int
     policy: TaskPolicy
+    crashes: int = 0
+    """How many workers have died with it."""
 
 
 # -- verdicts: what becomes of a task that was running ----------------------------------

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
-from sitq.protocol.ahead import Ahead
+from sitq.protocol.ahead import Ahead, may_be_held
 from sitq.protocol.message import message
 from sitq.protocol.ops import (
     Aborted,
@@ -264,7 +264,7 @@ class WorkerMachine:
                 if self._ahead:
                     self._start_what_fits(now, effects)
                 if self._settles or self._wants_tasks:
-                    self._store(effects)
+                    self._store(now, effects)
                 if self.state is DRAINING:
                     self._check_done(effects)
             case TaskEnded():
@@ -371,11 +371,15 @@ class WorkerMachine:
         if self.state is not RUNNING:
             self._settle_ahead(outcome.tasks, Released())
             return
-        for task in outcome.tasks:
-            if self._ahead or self.running == self.config.max_concurrency:
-                self._ahead.hold(task, now)
-            else:
+        for n, task in enumerate(outcome.tasks):
+            if not self._ahead and self.running < self.config.max_concurrency:
                 self._execute(task, op.worker_id, now, effects)
+            elif may_be_held(task):
+                self._ahead.hold(task, now)
+            else:  # it goes back, and so that nothing overtakes it, so does what comes after it
+                self._settle_ahead(outcome.tasks[n:], Released())
+                self._ahead.rest(now)
+                break
         if len(outcome.tasks) == op.limit:
             self._wants_tasks = True  # there may be more
             return
@@ -463,7 +467,7 @@ class WorkerMachine:
             elif why is Why.LEASE_LOST:
                 running.why = why
 
-    def _store(self, effects: list[WorkerEffect]) -> None:
+    def _store(self, now: float, effects: list[WorkerEffect]) -> None:
         """Say all that is to be said to storage, in one breath."""
         if self._timers.is_set(RETRY):
             return
@@ -476,7 +480,7 @@ class WorkerMachine:
             and self.state is RUNNING
         ):
             free = self.config.max_concurrency - self.running
-            limit = free + self._ahead.room()
+            limit = free + self._ahead.room(now)
             if limit > 0:
                 ops.append(self._reserve(self._worker_id, limit))
         if ops:

@@ -473,7 +473,9 @@ def _turn(task: _Task) -> tuple[int, int]:
 
 def _reservation(task: _Task) -> Reservation:
     new = task.new
-    return Reservation(task.key, new.id, new.name, new.payload, task.attempt, new.policy)
+    return Reservation(
+        task.key, new.id, new.name, new.payload, task.attempt, new.policy, task.crashes
+    )
 
 
 def _row(task: _Task) -> TaskRow:

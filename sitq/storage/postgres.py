@@ -177,11 +177,11 @@ def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
         forgotten = yield Query(sql.FORGOTTEN, (op.worker_id, known, op.limit))
     left = op.limit - len(forgotten)
     given = yield from _next(op, left, now, promoted=False)
+    if not given.registered:
+        return Unregistered()
     if given.due_at is not None and given.due_at <= now:
         yield Query(sql.PROMOTE, (Texts(op.queues), now))
         given = yield from _next(op, left, now, promoted=True)
-    if not given.registered:
-        return Unregistered()
     rows = [*forgotten, *given.rows]
     tasks, damaged = reservations(in_turn(rows), op.worker_id)
     if damaged:

@@ -18,7 +18,7 @@ from typing import Final
 
 from sitq.protocol.lifecycle import Move
 from sitq.storage.postgres_schema import SUSPECT
-from sitq.storage.sql import HAS_ENDED, allows, moves_to
+from sitq.storage.sql import HAS_ENDED, RESERVATION, allows, moves_to
 
 PROMOTE_LIMIT: Final = 1000
 """Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
@@ -131,7 +131,7 @@ RESERVE: Final = f"""
         SET {moves_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = $1,
             started_ms = $4
         WHERE ctid = ANY (ARRAY(SELECT place FROM next)) AND {allows(Move.RESERVE)}
-        RETURNING seq, token, id, name, payload, attempt, policy, max_crashes, priority
+        RETURNING {RESERVATION}
     )
     SELECT EXISTS (SELECT FROM me), due.at, given.* FROM due LEFT JOIN given ON true
 """
@@ -141,7 +141,7 @@ WAIT_FOR_WORKER: Final = "SELECT 1 FROM sitq.workers WHERE id = $1 FOR UPDATE"
 
 # What a lost answer has given to a worker.
 FORGOTTEN: Final = f"""
-    SELECT seq, token, id, name, payload, attempt, policy, max_crashes, priority FROM sitq.tasks
+    SELECT {RESERVATION} FROM sitq.tasks
     WHERE worker_id = $1 AND {allows(Move.COMPLETE)} AND seq <> ALL ($2) ORDER BY seq LIMIT $3
 """
 

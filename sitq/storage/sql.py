@@ -41,6 +41,12 @@ def moves_to(move: Move) -> str:
 HAS_ENDED: Final = f"state IN ({', '.join(sorted(repr(str(state)) for state in FINAL))})"
 
 
+RESERVATION: Final = (
+    "seq, token, id, name, payload, attempt, policy, max_crashes, priority, crashes"
+)
+"""The columns of what a worker is given."""
+
+
 def ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -93,7 +99,7 @@ def reservations(
 ) -> tuple[tuple[Reservation, ...], list[tuple[int, Settle]]]:
     """Return what a worker is given, and how the rows are put aside that cannot be read.
 
-    A row is (seq, token, id, name, payload, attempt, policy, max_crashes, priority).
+    A row has the columns of `RESERVATION`.
     """
     tasks: list[Reservation] = []
     damaged: list[tuple[int, Settle]] = []
@@ -106,9 +112,9 @@ def reservations(
 
 
 def _reservation(row: Row) -> Reservation:
-    seq, token, id_, name, payload, attempt, policy, max_crashes, _ = row
+    seq, token, id_, name, payload, attempt, policy, max_crashes, _, crashes = row
     return Reservation(
-        TaskKey(seq, token), id_, name, payload, attempt, load_policy(policy, max_crashes)
+        TaskKey(seq, token), id_, name, payload, attempt, load_policy(policy, max_crashes), crashes
     )
 
 

@@ -59,6 +59,7 @@ from sitq.storage.policy_column import dump_policy
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sql import (
     HAS_ENDED,
+    RESERVATION,
     allows,
     in_turn,
     moves_to,
@@ -110,17 +111,15 @@ PROMOTE: Final = f"""
     )
 """
 
-_RESERVATION: Final = "seq, token, id, name, payload, attempt, policy, max_crashes, priority"
-
 # Served by sitq_tasks_queued.
 _NEXT: Final = f"""
-        SELECT {_RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
+        SELECT {RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
         ORDER BY priority DESC, seq LIMIT ?
 """
 
 # The same without suspects, but for one of them.
 _NEXT_WITH_ONE_SUSPECT: Final = f"""
-        SELECT {_RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
+        SELECT {RESERVATION} FROM sitq_tasks WHERE {allows(Move.RESERVE)} AND queue = ?
             AND (NOT ({SUSPECT}) OR seq = ?)
         ORDER BY priority DESC, seq LIMIT ?
 """
@@ -149,7 +148,7 @@ FIRST_SUSPECT: Final = f"""
 
 # What a lost answer has given to a worker. Served by sitq_tasks_held.
 FORGOTTEN: Final = f"""
-    SELECT {_RESERVATION} FROM sitq_tasks
+    SELECT {RESERVATION} FROM sitq_tasks
     WHERE worker_id = ? AND {allows(Move.COMPLETE)}
         AND seq NOT IN (SELECT value FROM json_each(?))
     ORDER BY seq LIMIT ?
@@ -180,7 +179,7 @@ def next_statement(queues: int, next_: str = _NEXT) -> str:
     if queues == 1:
         return next_
     best = " UNION ALL ".join([f"SELECT * FROM ({next_})"] * queues)
-    return f"SELECT {_RESERVATION} FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
+    return f"SELECT {RESERVATION} FROM ({best}) ORDER BY priority DESC, seq LIMIT ?"
 
 
 # -- statements: settle ----------------------------------------------------------------

@@ -204,7 +204,7 @@ def test_a_damaged_queue_file_is_no_proof(typed, garden, file) -> None:
     typed("demo", garden, "--file", file)
     with closing(sqlite3.connect(file)) as db:
         ((root,),) = db.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'sitq_tasks_ended'"
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sitq_tasks_finished'"
         ).fetchall()
         ((size,),) = db.execute("PRAGMA page_size").fetchall()
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -11,6 +11,7 @@ from sitq.protocol.ops import (
     Reserved,
     Settled,
     TaskKey,
+    TaskPolicy,
 )
 from sitq.protocol.retry import Why
 from sitq.protocol.worker import (
@@ -33,7 +34,7 @@ def held(ahead: Ahead, *tasks: Reservation, now: float = 0.0) -> Ahead:
 
 
 def test_nothing_is_held_ahead_until_it_is_known_how_long_tasks_take() -> None:
-    assert Ahead(slots=1, horizon=0.01).room() == 0
+    assert Ahead(slots=1, horizon=0.01).room(0.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -43,15 +44,15 @@ def test_nothing_is_held_ahead_until_it_is_known_how_long_tasks_take() -> None:
 def test_as_many_are_held_as_start_within_the_horizon(slots, length, room) -> None:
     ahead = Ahead(slots=slots, horizon=0.01)
     ahead.measure(length)
-    assert ahead.room() == room
+    assert ahead.room(0.0) == room
 
 
 def test_more_is_fetched_once_half_of_it_has_started() -> None:
     ahead = held(Ahead(slots=1, horizon=0.01), *map(task, range(6)))
     ahead.measure(0.001)
-    assert ahead.room() == 0
+    assert ahead.room(0.0) == 0
     ahead.next()
-    assert ahead.room() == 5
+    assert ahead.room(0.0) == 5
 
 
 def test_a_long_task_among_short_ones_counts() -> None:
@@ -59,7 +60,7 @@ def test_a_long_task_among_short_ones_counts() -> None:
     for _ in range(20):
         ahead.measure(0.0001)
     ahead.measure(1.0)
-    assert ahead.room() == 0
+    assert ahead.room(0.0) == 0
 
 
 def test_what_has_waited_too_long_is_handed_back_and_no_more_is_fetched() -> None:
@@ -67,7 +68,7 @@ def test_what_has_waited_too_long_is_handed_back_and_no_more_is_fetched() -> Non
     ahead.measure(0.001)
     assert ahead.overdue(3.04) == []
     assert ahead.overdue(3.051) == [task(1), task(2)]
-    assert len(ahead) == ahead.room() == 0
+    assert len(ahead) == ahead.room(0.0) == 0
     assert ahead.deadline is None
 
 
@@ -110,6 +111,24 @@ def test_nothing_is_handed_back_while_more_is_on_its_way(told) -> None:
     assert told.turn(now=1.0) == []
     (ops,) = told.stored(Settled(True), Reserved((task(5),)), now=1.1)
     assert ops == [settle(n, Released()) for n in (4, 5)]
+
+
+@pytest.mark.parametrize("crashes", [0, 1])
+def test_what_may_not_be_held_goes_back_with_all_that_comes_after_it(crashes) -> None:
+    """It would be charged with the death of its worker, and fail, without having begun."""
+    told = holding(1, horizon=0.003)
+    told.turn(ended(1), now=0.001)
+    frail = task(3)._replace(policy=TaskPolicy(max_crashes=1 + crashes), crashes=crashes)
+    given = Reserved((task(2), frail, task(4), task(5)))
+    assert told.stored(Settled(True), given, now=0.001) == [
+        Execute(task(2)),
+        [settle(n, Released()) for n in (3, 4, 5)],
+    ]
+
+    told.stored(*[Settled(True)] * 3, now=0.001)
+    assert told.turn(ended(2), now=0.002) == [[settle(2, Completed(b"ok")), reserve(1)]]
+    after_a_rest = told.stored(Settled(True), Reserved((frail,)), now=1.5)
+    assert after_a_rest == [Execute(frail), [reserve(3)]]
 
 
 def test_a_stop_hands_back_what_is_held(told) -> None:
