@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from sitq import MemoryBackend, SQLiteBackend
-from torture.server import NoServerError, start_server
+from tests.private_postgres import running_server
 
 # In CI the same examples every time, so that a red run says something about the change; fresh ones
 # are drawn wherever else the tests are run.
@@ -43,14 +43,8 @@ def sqlite_path(tmp_path):
 
 @pytest.fixture(scope="session")
 def postgres_server():
-    """A private server, one for all tests of this process; without one they fail in CI."""
-    try:
-        server = start_server()
-    except NoServerError as error:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(error))
-    with server:
+    """One for all tests of this process."""
+    with running_server() as server:
         yield server
 
 
