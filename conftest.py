@@ -142,15 +142,9 @@ def pauses_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[None]:
     """Have a private server, and say where it is; without one the page is tested in CI alone."""
-    from torture.server import NoServerError, start_server
+    from tests.private_postgres import running_server
 
-    try:
-        server = start_server()
-    except NoServerError as error:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(error))
-    with server:
+    with running_server() as server:
         os.environ["DATABASE_URL"] = server.dsn()
         yield
         del os.environ["DATABASE_URL"]
