@@ -382,7 +382,7 @@ def test_answers_of_the_server_that_are_lost_are_asked_for_again(
 @pytest.mark.slow
 def test_killed_by_sigkill_again_and_again_it_comes_to_its_end(stores) -> None:
     source, target = stores
-    ids = [f"t{n}" for n in range(600)]
+    ids = [f"t{n}" for n in range(3000)]
     source.enqueue(*map(new, ids))
     command = [sys.executable, "-m", "sitq.cli", "copy", source.where, target.where]
     dice = random.Random(1)
@@ -390,7 +390,7 @@ def test_killed_by_sigkill_again_and_again_it_comes_to_its_end(stores) -> None:
     for _ in range(8):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            process.communicate(timeout=0.3 + dice.random())
+            process.communicate(timeout=0.2 + dice.random() / 2)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

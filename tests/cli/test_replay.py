@@ -99,7 +99,7 @@ def test_a_step_at_which_this_version_decides_otherwise_is_told(typed, path, mon
 
 
 def test_a_machine_that_raises_is_told(typed, path, monkeypatch) -> None:
-    monkeypatch.setattr(worker.WorkerMachine, "_store", lambda self, effects: None)
+    monkeypatch.setattr(worker.WorkerMachine, "_store", lambda *_: None)
     out = typed("replay", path, "--all", code=1)
 
     assert "-> raises KeyError: 1\n" in out

@@ -107,7 +107,7 @@ def test_so_does_one_of_the_leases_machine(path, monkeypatch) -> None:
 
 def test_a_machine_that_cannot_go_on_has_no_effects_from_there(recorded, monkeypatch) -> None:
     """It asks for nothing, and is told of an answer."""
-    monkeypatch.setattr(WorkerMachine, "_store", lambda self, effects: None)
+    monkeypatch.setattr(WorkerMachine, "_store", lambda *_: None)
     steps = list(testing.replay(recorded).steps)
 
     differs = next(step for step in steps if not step.agrees)
