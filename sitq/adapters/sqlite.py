@@ -22,6 +22,7 @@ from urllib.parse import quote
 from sitq.adapters import chance, clocks, sqlite_file
 from sitq.adapters.base import BatchError
 from sitq.adapters.sqlite_identity import OpenedFile, inode
+from sitq.adapters.sqlite_wal import Wal
 from sitq.exceptions import (
     BackendInUseError,
     FileRefusedError,
@@ -83,6 +84,7 @@ class SqliteStore:
         self._db: sqlite3.Connection | None = None
         self._sibling: sqlite3.Connection | None = None
         self._opened: OpenedFile
+        self._wal = Wal(settings.path)
         self._syncs = settings.durability == "full"  # at the next COMMIT
         self._schema = -1  # SQLite's count of changes of the schema, when it was last looked at
         _live.add(self)
@@ -164,8 +166,8 @@ class SqliteStore:
                 " its file system does not offer what SQLite needs"
             )
         db.execute(f"PRAGMA synchronous = {self._settings.durability}")
-        # A WAL that is begun anew is cut to this: its size then tells again whether it has grown.
-        db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_AT // 4}")
+        # What a long reader has made longer than that is cut when it is begun anew.
+        db.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_AT}")
 
     def _connection(self) -> sqlite3.Connection:
         if self._pid != os.getpid():
@@ -242,7 +244,7 @@ class SqliteStore:
 
     def tidy(self) -> None:
         """Checkpoint, where SQLite must not do it by itself."""
-        if self._gate and _size(self._settings.path + "-wal") >= CHECKPOINT_AT:
+        if self._gate and self._wal.has_grown_to(CHECKPOINT_AT):
             self._checkpoint(self._connection())
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
@@ -287,6 +289,7 @@ class SqliteStore:
             if db is not None and self._pid == os.getpid():
                 db.close()
         self._sibling = self._db = None
+        self._wal.close()
 
 
 _live: "weakref.WeakSet[SqliteStore]" = weakref.WeakSet()
@@ -392,10 +395,3 @@ def _translate(error: _OfSqlite, path: str) -> StoreError:
             )
         case _:
             return StoreError(f"{path!r} could not be used: {error} ({name})")
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116  # a stat opens no descriptor
-    except OSError:
-        return 0
