@@ -18,7 +18,7 @@ from sitq import Backend, PostgresBackend, SQLiteBackend, Task, TaskId, TaskQueu
 from sitq.adapters.sqlite import Durability
 from sitq.protocol.lifecycle import TaskState
 
-AFRESH = {"seq": None, "id": "gen_random_uuid()::text"}
+AFRESH = {"seq": "nextval('task_numbers')", "id": "gen_random_uuid()::text"}
 ANEW = {"seq": None, "id": "lower(hex(randomblob(16)))"}
 LONG_AGO = "unixepoch() * 1000 - 1000000000"
 ENDED = TaskState.SUCCESS
