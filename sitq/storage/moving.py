@@ -15,6 +15,7 @@ then comes over as one that has ended.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,9 @@ _WAITS: Final = "state IN ('scheduled', 'queued', 'parked')"
 _SELECT: Final = ", ".join(COLUMNS)
 
 
+_PARAMETER: Final = re.compile(r"\$(\d+)")
+
+
 class Dialect(NamedTuple):
     """What differs between the two; a statement is written for Postgres, with `@` where it does."""
 
@@ -60,6 +64,8 @@ class Dialect(NamedTuple):
     locked: str
     keeps_numbers: bool
     """Whether the number of a row that is gone is never given to another."""
+    numbers_parameters: bool
+    """Whether they are written `$1`, `$2`; Python's SQLite takes a list only for `?`."""
     list_of: Callable[[Sequence[str]], Any]
     """Makes the parameter of `among`."""
     bool_of: Callable[[Any], Any]
@@ -69,10 +75,14 @@ class Dialect(NamedTuple):
     def sql(self, text: str) -> str:
         for name in ("tasks", "among", "locked"):
             text = text.replace(f"@{name}", getattr(self, name))
-        return text if self.keeps_numbers else text.replace("$", "?")
+        return text
 
     def query(self, text: str, *params: Any) -> Query:
-        return Query(self.sql(text), params)
+        sql = self.sql(text)
+        if self.numbers_parameters:
+            return Query(sql, params)
+        each = [params[int(number) - 1] for number in _PARAMETER.findall(sql)]
+        return Query(_PARAMETER.sub("?", sql), each)
 
 
 SQLITE: Final = Dialect(
@@ -81,6 +91,7 @@ SQLITE: Final = Dialect(
     among="(SELECT value FROM json_each($1))",
     locked="",
     keeps_numbers=False,
+    numbers_parameters=False,
     list_of=json.dumps,
     bool_of=int,
 )
@@ -93,6 +104,7 @@ def postgres(schema: str) -> Dialect:
         among="(SELECT unnest($1::text[]))",
         locked="FOR UPDATE",
         keeps_numbers=True,
+        numbers_parameters=True,
         list_of=Texts,
         bool_of=bool,
         schema=schema,
@@ -263,7 +275,7 @@ def put(d: Dialect, rows: Sequence[Row]) -> Program[dict[str, Found]]:
 
 def _insert(d: Dialect, rows: Sequence[Row]) -> Program[None]:
     if not d.keeps_numbers:
-        yield Change(d.sql(_INSERT), rows)
+        yield Change(_PARAMETER.sub("?", d.sql(_INSERT)), rows)
         return
     for row in rows:
         yield d.query(
