@@ -6,6 +6,7 @@ import pytest
 
 from sitq import SyncTaskQueue
 from sitq.testing.simulation.history import Kind
+from tests.private_postgres import running_server
 from torture import outages, recovery
 from torture.crew import Crew
 from torture.network import Host
@@ -23,6 +24,13 @@ SEED = 20261126
 LEASE = 6.0
 RUNS_FOR = 2.0
 """Seconds: so short that it ends before its worker has to stop it, since its lease runs out."""
+
+
+@pytest.fixture(scope="module")
+def postgres_server():
+    """One of its own: it is stopped and killed, and others keep connections to theirs."""
+    with running_server() as server:
+        yield server
 
 
 def test_nothing_is_lost_or_done_twice_whatever_happens_to_server_and_networks(
