@@ -272,7 +272,7 @@ class WorkerMachine:
             case Stored():
                 self._stored(self._asked.pop(event.ticket), event.outcomes, now, effects)
             case LeaseHeld():
-                self._lease_held(event.worker_id, event.remaining, now)
+                self._lease_held(event, now, effects)
             case Woken():
                 self._wants_tasks = True
             case StoreFailed(ticket):
@@ -308,13 +308,18 @@ class WorkerMachine:
             verdict = judge(task, event.ending, running.why, self._unit())
             self._settles.append(Settle(task.key, task.id, running.worker_id, verdict))
 
-    def _lease_held(self, worker_id: str, remaining: float, now: float) -> None:
+    def _lease_held(self, event: LeaseHeld, now: float, effects: list[WorkerEffect]) -> None:
+        worker_id = event.worker_id
         if worker_id == self._over or self.state is STOPPED:
             return  # late news, or news that crossed with ours
         if self._worker_id != worker_id:
+            if (
+                self._worker_id is not None
+            ):  # its end is not told yet: the latest hold is told first
+                self._lease_lost(self._worker_id, effects)
             self._worker_id = worker_id
             self._wants_tasks = True
-        self._timers.set(LEASE, now + remaining)
+        self._timers.set(LEASE, now + event.remaining)
 
     def _lease_lost(self, worker_id: str, effects: list[WorkerEffect]) -> None:
         if worker_id == self._worker_id:

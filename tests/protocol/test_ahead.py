@@ -17,6 +17,7 @@ from sitq.protocol.retry import Why
 from sitq.protocol.worker import (
     Execute,
     Interrupt,
+    LeaseHeld,
     LeaseLost,
     StopAsked,
     StopRequested,
@@ -139,6 +140,15 @@ def test_a_stop_hands_back_what_is_held(told) -> None:
 def test_what_is_held_goes_with_the_lease(told) -> None:
     assert told.turn(LeaseLost("w"), now=0.002) == [Interrupt(TaskKey(2, 1), Why.LEASE_LOST)]
     assert told.turn(ended(2), now=0.003) == []
+
+
+def test_what_is_held_goes_with_the_lease_also_where_the_next_one_is_heard_of_first(told) -> None:
+    """A loop that was blocked for longer than a lease is told of the latest hold before the rest."""
+    said = told.turn(LeaseHeld("w2", 27.0), LeaseLost("w"), now=0.002)
+    assert said == [Interrupt(TaskKey(2, 1), Why.LEASE_LOST), [reserve(3, "w2")]]
+    assert told.turn(ended(2), now=0.003) == []
+
+    assert told.turn(LeaseHeld("w", 27.0), now=0.004) == []  # late news of a life that is over
 
 
 def test_what_a_caller_cancels_is_not_started(told) -> None:
