@@ -313,9 +313,7 @@ class WorkerMachine:
         if worker_id == self._over or self.state is STOPPED:
             return  # late news, or news that crossed with ours
         if self._worker_id != worker_id:
-            if (
-                self._worker_id is not None
-            ):  # its end is not told yet: the latest hold is told first
+            if self._worker_id is not None:  # its end is told later: the latest hold comes first
                 self._lease_lost(self._worker_id, effects)
             self._worker_id = worker_id
             self._wants_tasks = True
