@@ -10,7 +10,7 @@ from sitq.protocol.ops import NO_POLICY, RetryPolicy, TaskPolicy
 
 def dump_policy(policy: TaskPolicy) -> str | None:
     """Return the column's text; None for what most tasks have."""
-    if policy.timeout is None and policy.retry == NO_POLICY.retry:
+    if policy is NO_POLICY or (policy.timeout is None and policy.retry == NO_POLICY.retry):
         return None
     retry = policy.retry
     return json.dumps(

@@ -51,6 +51,9 @@ def ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+_ENQUEUED: Final = Enqueued()
+
+
 def new_tasks(
     enqueues: Sequence[tuple[int, Enqueue]],
     known: dict[str, tuple[TaskState, bytes]],
@@ -64,7 +67,10 @@ def new_tasks(
     outcomes: dict[int, Outcome] = {}
     new: list[NewTask] = []
     for i, op in enqueues:
-        outcomes[i] = Enqueued()
+        outcomes[i] = _ENQUEUED
+        if not op.may_exist:  # nobody else makes such ids
+            new += op.tasks
+            continue
         fresh: dict[str, NewTask] = {}
         for task in op.tasks:
             state, payload = known.get(task.id, (None, None))
@@ -77,9 +83,8 @@ def new_tasks(
                 break
         else:
             new += fresh.values()
-            if op.may_exist:
-                for task in fresh.values():
-                    known[task.id] = when(task, wall_ms)[0], task.payload
+            for task in fresh.values():
+                known[task.id] = when(task, wall_ms)[0], task.payload
     return outcomes, new
 
 

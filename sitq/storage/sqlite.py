@@ -4,7 +4,8 @@ The promises:
 - A batch is one transaction. Its ops were asked at the same time, and none has been answered
   when it begins, so any order is a right one: they go kind by kind, and what frees comes before
   what takes.
-- Enqueues and settles cost a fixed number of statements, however many there are.
+- Settles cost a fixed number of statements, however many there are, and enqueues one for each block
+  of rows: see `sqlite_inserts`.
 - Every change of a task's state is guarded by the states from which `TRANSITIONS` allows it,
   and those of a running task by its token and its worker too.
 - Every statement of the hot path is served by an index named in `sqlite_schema`.
@@ -28,7 +29,6 @@ from sitq.protocol.ops import (
     Fetch,
     Fetched,
     Moment,
-    NewTask,
     Op,
     Outcome,
     Parked,
@@ -55,7 +55,6 @@ from sitq.protocol.ops import (
     Watch,
     Watched,
 )
-from sitq.storage.policy_column import dump_policy
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sql import (
     HAS_ENDED,
@@ -67,8 +66,8 @@ from sitq.storage.sql import (
     new_tasks,
     reservations,
     task_row,
-    when,
 )
+from sitq.storage.sqlite_inserts import inserts
 from sitq.storage.sqlite_schema import SUSPECT
 
 PROMOTE_LIMIT: Final = 1000
@@ -76,12 +75,6 @@ PROMOTE_LIMIT: Final = 1000
 
 
 # -- statements: enqueue and cancel ----------------------------------------------------
-
-ENQUEUE: Final = """
-    INSERT INTO sitq_tasks
-        (id, queue, name, state, priority, run_at_ms, enqueued_ms, payload, policy, max_crashes)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
 
 # Served by the unique index on id.
 EXISTING: Final = """
@@ -367,25 +360,8 @@ def _enqueue(enqueues: list[tuple[int, Enqueue]], now: Moment) -> Program[dict[i
         found = yield Query(EXISTING, (json.dumps(asked),))
         known = {id_: (TaskState(state), payload) for id_, state, payload in found}
     outcomes, new = new_tasks(enqueues, known, now.wall_ms)
-    if new:
-        yield Change(ENQUEUE, [_new_row(task, now) for task in new])
+    yield from inserts(new, now.wall_ms)
     return outcomes
-
-
-def _new_row(task: NewTask, now: Moment) -> tuple[Any, ...]:
-    state, run_at_ms = when(task, now.wall_ms)
-    return (
-        task.id,
-        task.queue,
-        task.name,
-        state,
-        task.priority,
-        run_at_ms,
-        now.wall_ms,
-        task.payload,
-        dump_policy(task.policy),
-        task.policy.max_crashes,
-    )
 
 
 def _cancel(op: Cancel, now: Moment) -> Program[Outcome]:

@@ -4,6 +4,7 @@ import pytest
 
 from sitq.protocol.ops import Enqueue
 from sitq.storage import sqlite as st
+from sitq.storage.sqlite_inserts import insert_statement
 from tests.storage.runs import Sql, new_task, register
 
 QUEUED = "sitq_tasks_queued (queue=?)"
@@ -67,7 +68,17 @@ def db(request):
     sql.db.close()
 
 
-@pytest.mark.parametrize("statement", [st.ENQUEUE, st.TAKE, st.COMPLETE, st.FETCH_ONE, st.RENEW])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        insert_statement(1),
+        insert_statement(64),
+        st.TAKE,
+        st.COMPLETE,
+        st.FETCH_ONE,
+        st.RENEW,
+    ],
+)
 def test_what_is_run_for_every_task_has_sqlite_build_no_table(db, statement) -> None:
     """It costs as much as ten rows: an `IN` does that, also in the condition of an index."""
     nothing = [None] * statement.count("?")
