@@ -5,9 +5,9 @@ Pure, and the same for `TaskQueue` and `SyncTaskQueue`: they differ in how they 
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sitq import validation
 from sitq.adapters.ids import new_id
@@ -26,10 +26,11 @@ from sitq.protocol.lifecycle import FINAL
 from sitq.protocol.ops import Cancelled, Conflict, Enqueue, Enqueued, Fetched, Outcome, TaskRow
 from sitq.protocol.waiter import Deliver, GiveUp, Miss
 from sitq.serialization import Serializer, unseal
-from sitq.task import OptionFields, Options, Task
+from sitq.task import OptionFields, Options, Task, Terms
 
 T = TypeVar("T")
 
+MOST_TERMS: Final = 128
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,6 +41,8 @@ class Desk:
     serializer: Serializer
     max_payload: int
     defaults: Options
+    _terms: dict[int, tuple[Options, Terms]] = field(default_factory=dict, compare=False)
+    """Of options that have been met: most tasks have those of their function or of the queue."""
 
     def op(self, tasks: Iterable[Task[Any]], changes: OptionFields) -> Enqueue:
         """Return the op that enqueues *tasks*, with *changes* of the options of each."""
@@ -54,10 +57,23 @@ class Desk:
             options = task.options(self.defaults)
             if changes:
                 options = options.using(**changes)
-            may_exist |= options.task_id is not None
-            task_id = new_id() if options.task_id is None else options.task_id
-            new.append(task.new(task_id, options, self.serializer, self.max_payload))
+            task_id = options.task_id
+            if task_id is None:
+                task_id = new_id()
+            else:
+                may_exist = True
+            terms = self._terms_of(options)
+            new.append(task.new(task_id, terms, self.serializer, self.max_payload))
         return Enqueue(tuple(new), may_exist)
+
+    def _terms_of(self, options: Options) -> Terms:
+        known = self._terms.get(id(options))
+        if known is None:
+            if len(self._terms) >= MOST_TERMS:
+                self._terms.clear()
+            # The options are kept as well, so that no others get their number.
+            known = self._terms[id(options)] = (options, options.terms())
+        return known[1]
 
     def deserialize(self, result: Result) -> Any:
         """Return the value in *result*. Raises `SerializationError` if it holds none."""

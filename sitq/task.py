@@ -9,12 +9,24 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from sitq import validation
 from sitq.exceptions import SerializationError, ValidationError
 from sitq.protocol.ops import NO_POLICY, NewTask, RetryPolicy, TaskPolicy
 from sitq.serialization import Serializer, seal
+from sitq.validation import name_of
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -127,6 +139,16 @@ class Options:
             validation.text("task_id", self.task_id)
         self.policy()
 
+    def terms(self) -> "Terms":
+        """Return the same as storage takes it."""
+        return Terms(
+            queue=self.queue,
+            priority=self.priority,
+            run_at_ms=None if self.eta is None else validation.eta_ms(self.eta),
+            delay_ms=-int(-validation.seconds("delay", self.delay) * 1000 // 1),
+            policy=self.policy(),
+        )
+
     def policy(self) -> TaskPolicy:
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise ValidationError(f"retry must be a Retry or None, not {self.retry!r}")
@@ -143,6 +165,16 @@ class Options:
             retry=NO_POLICY.retry if self.retry is None else self.retry.policy(),
             max_crashes=validation.whole("max_crashes", self.max_crashes, 1, 1000),
         )
+
+
+class Terms(NamedTuple):
+    """The fields of a `NewTask` that come of options, in its order."""
+
+    queue: str
+    priority: int
+    run_at_ms: int | None
+    delay_ms: int
+    policy: TaskPolicy
 
 
 def added(earlier: OptionFields, later: OptionFields) -> OptionFields:
@@ -179,7 +211,7 @@ class Task(Generic[T_co]):
         self: "Task[T]", function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> None: ...
     def __init__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        validation.call(function, args, kwargs)
+        self._name = validation.call(function, args, kwargs)
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -200,11 +232,9 @@ class Task(Generic[T_co]):
     @property
     def name(self) -> str:
         """The function's name, for people."""
-        return name_of(self.function)
+        return self._name
 
-    def new(
-        self, task_id: str, options: Options, serializer: Serializer, max_payload: int
-    ) -> NewTask:
+    def new(self, task_id: str, terms: Terms, serializer: Serializer, max_payload: int) -> NewTask:
         """Return what is stored. Raises `SerializationError`, `ValidationError`."""
         function = self.function
         if isinstance(function, TaskFunction) and not function.is_importable:
@@ -218,16 +248,7 @@ class Task(Generic[T_co]):
                 f"the call of {self.name} has {len(payload):,} bytes once serialised, more than"
                 f" the backend's max_payload of {max_payload:,}: pass a path or a key instead"
             )
-        return NewTask(
-            id=task_id,
-            payload=payload,
-            name=self.name,
-            queue=options.queue,
-            priority=options.priority,
-            run_at_ms=None if options.eta is None else validation.eta_ms(options.eta),
-            delay_ms=-int(-validation.seconds("delay", options.delay) * 1000 // 1),
-            policy=options.policy(),
-        )
+        return NewTask._make((task_id, payload, self._name, *terms))
 
     def _unserialisable(self, serializer: Serializer, error: Exception) -> SerializationError:
         """Return an error that names the argument at fault."""
@@ -291,17 +312,6 @@ def _restored(kind: type[TaskFunction[..., Any, Any]], state: dict[str, Any]) ->
     function = object.__new__(kind)
     function.__dict__.update(state)
     return function
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Return the name of *function* for people, in at most 255 printable characters."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{named.__module__}.{named.__qualname__}"
-    if not name.isprintable():
-        name = "".join(c if c.isprintable() else "?" for c in name)
-    return name[: validation.MAX_TEXT]
 
 
 def _deepest(serializer: Serializer, path: str, value: Any) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sitq.exceptions import ValidationError
@@ -137,25 +137,70 @@ def function(value: Any) -> None:
         )
 
 
-_signatures: Final[WeakKeyDictionary[Any, inspect.Signature | None]] = WeakKeyDictionary()
-"""Of the functions that were found fit."""
+class _Looked(NamedTuple):
+    """What was found of a function that is fit.
+
+    It takes *least* to *most* arguments where none is named; the *signature* knows of the others.
+    """
+
+    name: str
+    least: float
+    most: float
+    signature: inspect.Signature | None
 
 
-def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse a call that no worker can make: of no function, or with arguments it does not take."""
+_looked_at: Final[WeakKeyDictionary[Any, _Looked]] = WeakKeyDictionary()
+"""To look costs more than all else that an enqueue does before the store has it."""
+
+
+def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Refuse a call that no worker can make: of no function, or with arguments it does not take.
+
+    Return the name of the function.
+    """
     try:
-        signature = _signatures[value]
+        found = _looked_at[value]
     except (KeyError, TypeError):  # a TypeError if it cannot be hashed or weakly referenced
         function(value)
-        signature = _signature(value)
+        found = _look_at(value)
         with contextlib.suppress(TypeError):
-            _signatures[value] = signature
-    if signature is None:
-        return
+            _looked_at[value] = found
+    name, least, most, signature = found
+    if signature is None or (not kwargs and least <= len(args) <= most):
+        return name
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ValidationError(f"{_name(value)}{signature} cannot be called so: {error}") from None
+    return name
+
+
+def _look_at(value: Callable[..., Any]) -> _Looked:
+    signature = _signature(value)
+    least = most = 0.0
+    for parameter in () if signature is None else signature.parameters.values():
+        match parameter.kind:
+            case parameter.POSITIONAL_ONLY | parameter.POSITIONAL_OR_KEYWORD:
+                most += 1
+                least += parameter.default is parameter.empty
+            case parameter.VAR_POSITIONAL:
+                most = math.inf
+            case parameter.KEYWORD_ONLY if parameter.default is parameter.empty:
+                least = math.inf
+            case _:
+                pass
+    return _Looked(name_of(value), least, most, signature)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of *function* for people, in at most 255 printable characters."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    name = f"{named.__module__}.{named.__qualname__}"
+    if not name.isprintable():
+        name = "".join(c if c.isprintable() else "?" for c in name)
+    return name[:MAX_TEXT]
 
 
 def _signature(value: Callable[..., Any]) -> inspect.Signature | None:

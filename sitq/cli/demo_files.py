@@ -19,7 +19,7 @@ from sitq.cli import queue_file
 from sitq.cli.demo_tasks import examine
 from sitq.cli.terminal import shown
 from sitq.serialization import BY_VALUE
-from sitq.task import name_of
+from sitq.validation import name_of
 
 PREFIX: Final = "demo-"
 NAME: Final = name_of(examine)

@@ -24,12 +24,13 @@ from sitq.exceptions import CheckFailed, NoEventLoopError, ResultTimeout
 from sitq.queue import TaskQueue
 from sitq.serialization import Call, Serializer
 from sitq.sync import SyncTaskQueue
-from sitq.task import OptionFields, name_of
+from sitq.task import OptionFields
 from sitq.testing.manual.clock import ManualClock
 from sitq.testing.manual.expectation import Asked, Expectation
 from sitq.testing.manual.witness import EnqueuedTask, Witness
 from sitq.testing.replaced_calls import ReplacedCalls
 from sitq.testing.virtual.running import LoopName, run
+from sitq.validation import name_of
 from sitq.worker import Worker
 
 LEASE: Final = 86400.0
