@@ -1,6 +1,6 @@
 """The seams: what applies a batch, and what an event loop must be able to do."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
 
 F = TypeVar("F")
+T = TypeVar("T")
 Answer: TypeAlias = "tuple[Outcome, ...] | BatchError"
 
 FOR_GOOD: Final = (BackendClosedError, FileReplacedError, NewerSchemaError)
@@ -98,12 +99,6 @@ class TaskGroup(Protocol):
     ) -> object: ...
 
 
-class Event(Protocol):
-    def set(self) -> object: ...
-
-    async def wait(self) -> object: ...
-
-
 class Loop(Protocol):
     """What is needed of an event loop beyond anyio."""
 
@@ -124,8 +119,11 @@ class Loop(Protocol):
         """Return the loop's own task group. anyio's costs three times as much for each task."""
         ...
 
-    def event(self) -> Event:
-        """Return an event of the loop's own: whoever enqueues makes one."""
+    def answer(self, ask: Callable[[Callable[[T], object]], object]) -> Awaitable[T]:
+        """Call *ask* with a function; return what that is called with, once, in this loop.
+
+        Whoever is cancelled gives up the wait, and the answer goes nowhere.
+        """
         ...
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:

@@ -89,6 +89,7 @@ class SocketFiles:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
+        self._path = os.fspath(self._folder)
         self._own: set[str] = set()
         self._sender: socket.socket | None = None
         self._pid = os.getpid()
@@ -141,7 +142,7 @@ class SocketFiles:
 
     def _names(self, want: Want) -> list[str]:
         try:
-            changed_ns = os.stat(self._folder).st_mtime_ns  # noqa: PTH116  # this is a hot path
+            changed_ns = os.stat(self._path).st_mtime_ns  # noqa: PTH116  # this is a hot path
         except FileNotFoundError:
             return []  # nobody has ever listened
         if changed_ns != self._listed_at or self._may_have_changed:

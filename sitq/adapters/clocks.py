@@ -46,7 +46,10 @@ def lease_ms() -> int:
 
 
 def moment() -> Moment:
-    return Moment(wall_ms(), lease_ms(), epoch())
+    if virtual() is not None or _BOOTTIME is None or _boot() == "wall":
+        return Moment(wall_ms(), lease_ms(), epoch())
+    lease_ns = time.clock_gettime_ns(_BOOTTIME)
+    return Moment(time.time_ns() // 1_000_000, lease_ns // 1_000_000, _boot())
 
 
 def monotonic() -> float:

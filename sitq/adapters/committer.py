@@ -7,7 +7,7 @@ caller does not wait for that: while batches hold what one has asked, it is told
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from sitq.adapters.base import Answer, BatchError, Driver, Loop, in_doubt, refused
 from sitq.adapters.hints import Heard
@@ -29,6 +29,8 @@ from sitq.protocol.commit import (
 )
 from sitq.protocol.ops import Op, Outcome
 
+NO_TIME: Final = 0.0
+"""The machine has no timers, so no clock is read for it."""
 Reply: TypeAlias = Callable[[tuple[Outcome, ...] | SitqError], object]
 
 
@@ -52,16 +54,8 @@ class Committer:
         Cancelling gives up the wait, not the ops. Raises `StoreError` if nothing was stored,
         `CommitUnknownError` if that is not known, `BackendClosedError` after `close`.
         """
-        landed = self._loop.event()
-        answers: list[tuple[Outcome, ...] | SitqError] = []
-
-        def reply(answer: tuple[Outcome, ...] | SitqError) -> None:
-            answers.append(answer)
-            landed.set()
-
-        self.submit_nowait(ops, reply)
-        await landed.wait()
-        (answer,) = answers
+        ask: Callable[[Reply], None] = partial(self.submit_nowait, ops)
+        answer = await self._loop.answer(ask)
         if isinstance(answer, SitqError):
             raise answer
         return answer
@@ -105,7 +99,7 @@ class Committer:
 
     def _receive(self, event: CommitEvent) -> None:
         try:
-            for effect in self._machine.receive(event, self._loop.time()):
+            for effect in self._machine.receive(event, NO_TIME):
                 self._do(effect)
         except Exception as bug:
             # In a callback it would be a line in a log, and callers who wait for ever.
@@ -118,10 +112,10 @@ class Committer:
 
     def _do(self, effect: CommitEffect) -> None:
         match effect:
+            case Resolve():  # first, and by name: a hundred of them follow each batch
+                self._replies.pop(effect.ticket)(effect.outcomes)
             case Commit(batch_id, ops):
                 self._driver.begin(ops, partial(self._landed, batch_id, ops))
-            case Resolve(ticket, outcomes):
-                self._replies.pop(ticket)(outcomes)
             case Reject(ticket, error):
                 self._replies.pop(ticket)(refused(error))
             case Doubt(ticket, error):

@@ -8,7 +8,7 @@ hints are the promise.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sitq.adapters.bells import Want
 from sitq.protocol.lifecycle import FINAL, TaskState
@@ -83,12 +83,14 @@ class Hints:
         """Pass on what was just committed to those whom it concerns."""
         for task_id in ended_by(ops, outcomes):
             self._ended(task_id)
-        for outcome in outcomes:
-            if isinstance(outcome, Cancelled) and outcome.key is not None:
-                stop = self._holders.get(outcome.holder or "")
-                if stop is not None:
-                    stop((outcome.key,))
-        if any(isinstance(op, Enqueue) for op in ops):
+        kinds = set(map(type, ops))
+        if Cancel in kinds:
+            for outcome in outcomes:
+                if isinstance(outcome, Cancelled) and outcome.key is not None:
+                    stop = self._holders.get(outcome.holder or "")
+                    if stop is not None:
+                        stop((outcome.key,))
+        if Enqueue in kinds:
             self._wake(self._workers)
 
     def told(self, want: Want, ids: Sequence[str]) -> None:
@@ -128,15 +130,19 @@ class Hints:
 
 def gives_work(ops: Sequence[Op]) -> bool:
     """Say whether a batch has put tasks into queues: new ones, or such as were handed back."""
-    return any(
-        isinstance(op, Enqueue) or (isinstance(op, Settle) and isinstance(op.verdict, Released))
-        for op in ops
+    return Enqueue in map(type, ops) or any(
+        isinstance(op, Settle) and isinstance(op.verdict, Released) for op in ops
     )
+
+
+_MAY_END: Final = frozenset({Settle, Cancel})
 
 
 def ended_by(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> list[str]:
     """Return the tasks that a batch may have ended."""
     ended: list[str] = []
+    if _MAY_END.isdisjoint(map(type, ops)):
+        return ended
     for op, outcome in zip(ops, outcomes, strict=True):
         match op:
             case Settle(task_id=task_id, verdict=Completed() | Failed() | Aborted()):

@@ -19,6 +19,7 @@ from sitq.exceptions import BackendClosedError
 from sitq.protocol.ops import Op
 
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 def is_here() -> bool:
@@ -52,14 +53,23 @@ class AsyncioLoop:
         self._loop.call_soon(function)
 
     def soon_from_thread(self, function: Callable[[], object]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        try:  # noqa: SIM105  # as below
             self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop is closed: nobody listens any more
 
     def task_group(self) -> AsyncioTaskGroup:
         return AsyncioTaskGroup()
 
-    def event(self) -> asyncio.Event:
-        return asyncio.Event()
+    def answer(self, ask: Callable[[Callable[[T], object]], object]) -> "asyncio.Future[T]":
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def give(answer: T) -> None:
+            if not future.done():  # it is if its task was cancelled
+                future.set_result(answer)
+
+        ask(give)
+        return future
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         def end() -> None:
@@ -83,7 +93,7 @@ class AsyncioLoop:
         return self._loop.is_closed()
 
     def is_current(self) -> bool:
-        return is_here() and asyncio.get_running_loop() is self._loop
+        return asyncio._get_running_loop() is self._loop  # noqa: SLF001  # what drivers may use
 
     def cancelled_outside(self) -> Callable[[], bool]:
         task = asyncio.current_task()
@@ -138,8 +148,10 @@ class AiosqliteDriver:
     def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
         def apply() -> None:
             self._loop.soon_from_thread(partial(done, answer_of(self._store, ops)))
-            with contextlib.suppress(Exception):
+            try:  # noqa: SIM105  # `suppress` takes several times as long
                 self._store.tidy()
+            except Exception:  # noqa: BLE001, S110
+                pass
 
         self._db.submit(apply)
 

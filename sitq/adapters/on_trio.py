@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 F = TypeVar("F")
+T = TypeVar("T")
 
 
 def is_here() -> bool:
@@ -34,8 +35,28 @@ class TrioLoop:
     def task_group(self) -> AbstractAsyncContextManager[trio.Nursery]:
         return trio.open_nursery()
 
-    def event(self) -> trio.Event:
-        return trio.Event()
+    async def answer(self, ask: Callable[[Callable[[T], object]], object]) -> T:
+        task = trio.lowlevel.current_task()
+        answers: list[T] = []
+        waits = False
+
+        def give(answer: T) -> None:
+            answers.append(answer)
+            if waits:
+                trio.lowlevel.reschedule(task)
+
+        def give_up(raise_cancel: object) -> trio.lowlevel.Abort:  # noqa: ARG001
+            nonlocal waits
+            waits = False
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        ask(give)
+        if answers:
+            await trio.lowlevel.checkpoint()
+        else:
+            waits = True
+            await trio.lowlevel.wait_task_rescheduled(give_up)
+        return answers[0]
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         ended = False

@@ -45,6 +45,8 @@ class Session:
         self.writer = Committer(loop, self._drivers[0], heard)
         self.reader = Committer(loop, self._drivers[1], _nothing)
         self._opened = anyio.Event()
+        self.is_open = False
+        """Whether it can be used at once. A fork or the end of its loop changes nothing of that."""
         self._closing = False
         self._closed = anyio.Event()
         self._error: Exception | None = None
@@ -65,6 +67,7 @@ class Session:
 
     def _both_opened(self, error: Exception | None) -> None:
         self._error = error
+        self.is_open = error is None
         self._opened.set()
         if self._closing:
             self._close()

@@ -54,10 +54,10 @@ class OpenedFile:
 
     def _time_stamps(self) -> list[tuple[int, int, int]] | None:
         try:
-            found = [os.stat(folder) for folder in self._folders]  # noqa: PTH116
+            found = map(os.stat, self._folders)
+            return [(one.st_dev, one.st_ino, one.st_mtime_ns) for one in found]
         except OSError:
             return None
-        return [(one.st_dev, one.st_ino, one.st_mtime_ns) for one in found]
 
     def _is_settled(self, seen: list[tuple[int, int, int]]) -> bool:
         latest_ms = max(changed_ns for _, _, changed_ns in seen) // 1_000_000

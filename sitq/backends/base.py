@@ -14,6 +14,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from sitq import validation
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.bells import Bells, NoBells
@@ -90,9 +92,12 @@ class Backend(ABC):
 
     async def session(self) -> Session:
         """Return the open session of the running event loop."""
+        session = self._session
+        if session is not None and session.is_open and session.loop.is_current():
+            await checkpoint_if_cancelled()
+            return session
         if self._closed:
             raise BackendClosedError(f"{self!r} was closed; await its connect() to use it again")
-        session = self._session
         if session is None or session.failed or not session.loop.is_current():
             session = self._begin_session()
         try:

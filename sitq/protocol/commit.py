@@ -181,10 +181,9 @@ class CommitMachine:
         groups, ops = [first], first.ops
         if self._waiting:
             size = first.size
-            while self._waiting and size + self._waiting[0].size <= limit:
-                size += self._waiting[0].size
+            while self._waiting and (size := size + self._waiting[0].size) <= limit:
                 groups.append(self._waiting.popleft())
-            ops = tuple(op for group in groups for op in group.ops)
+            ops = tuple([op for group in groups for op in group.ops])
         self._in_flight = tuple(groups)
         self._together = len(groups)
         self._batch_id += 1

@@ -471,9 +471,9 @@ _LIST: Final = (
         "Of tasks that are enqueued together the last is not stored.",
         (
             Edit(
-                _SQL + "new_tasks",
-                "new += fresh.values()",
-                "new += list(fresh.values())[: max(1, len(fresh) - 1)]",
+                _SQL + "_enqueue",
+                "inserts(new, ",
+                "inserts(new[: max(1, len(new) - 1)], ",
             ),
         ),
         "sqlite",
@@ -516,7 +516,7 @@ _LIST: Final = (
         "A task with a delay is queued at once.",
         (
             Edit(
-                _SQL + "when",
+                "storage.sqlite_inserts:when",
                 "TaskState.QUEUED if run_at_ms <= wall_ms else TaskState.SCHEDULED",
                 "TaskState.QUEUED",
             ),
