@@ -51,7 +51,7 @@ def ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-_ENQUEUED: Final = Enqueued()
+ENQUEUED: Final = Enqueued()
 
 
 def new_tasks(
@@ -67,7 +67,7 @@ def new_tasks(
     outcomes: dict[int, Outcome] = {}
     new: list[NewTask] = []
     for i, op in enqueues:
-        outcomes[i] = _ENQUEUED
+        outcomes[i] = ENQUEUED
         if not op.may_exist:  # nobody else makes such ids
             new += op.tasks
             continue

@@ -57,6 +57,7 @@ from sitq.protocol.ops import (
 )
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sql import (
+    ENQUEUED,
     HAS_ENDED,
     RESERVATION,
     allows,
@@ -329,6 +330,13 @@ COUNT: Final = """
 
 def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
     """Apply *ops* in one transaction; return their outcomes, in the order of *ops*."""
+    enqueues = [op for op in ops if type(op) is Enqueue and not op.may_exist]
+    if enqueues and len(enqueues) == len(ops):
+        # What producers ask all day long, and where each call of Python counts.
+        yield _BEGIN
+        yield from inserts([task for op in enqueues for task in op.tasks], now.wall_ms)
+        yield _COMMIT
+        return (ENQUEUED,) * len(ops)
     outcomes: dict[int, Outcome] = {}
     asked: dict[type, list[tuple[int, Any]]] = {}
     for i, op in enumerate(ops):

@@ -471,9 +471,9 @@ _LIST: Final = (
         "Of tasks that are enqueued together the last is not stored.",
         (
             Edit(
-                _SQL + "_enqueue",
-                "inserts(new, ",
-                "inserts(new[: max(1, len(new) - 1)], ",
+                _SQL + "inserts",
+                "groupby(new, ",
+                "groupby(new[: max(1, len(new) - 1)], ",
             ),
         ),
         "sqlite",
