@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.exceptions import (
     BackendClosedError,
     CommitUnknownError,
@@ -50,14 +51,19 @@ def in_doubt(error: Exception) -> CommitUnknownError:
     return told
 
 
-def answer_of(store: "Store", ops: Sequence[Op]) -> Answer:
-    """Apply *ops*, and return whatever comes of it: a driver always has an answer."""
+def answer_of(store: "Store", ops: Sequence[Op], told: Heard = told_nobody) -> Answer:
+    """Apply *ops*, and return whatever comes of it: a driver always has an answer.
+
+    *told* is called first with what was committed.
+    """
     try:
-        return store.apply(ops)
+        outcomes = store.apply(ops)
     except BatchError as error:
         return error
     except Exception as error:  # noqa: BLE001  # a store of somebody's own may raise anything
         return BatchError(error, Blame.OP)
+    told(ops, outcomes)
+    return outcomes
 
 
 class Store(Protocol):
@@ -83,8 +89,14 @@ class Driver(Protocol):
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
         """Start to open the store; *done* is given the error, None if there was none."""
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
-        """Start to apply *ops* in one transaction."""
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
+        """Start to apply *ops* in one transaction.
+
+        *told* is called once they are committed, before *done*, in whichever thread: it is what
+        others need to know who wait outside of this loop. It must not raise.
+        """
 
     def begin_close(self, done: Callable[[], None]) -> None:
         """Start to close the store. Nothing is under way then."""

@@ -66,13 +66,20 @@ class Workbench:
 
 
 class Execution:
-    """One attempt. Cancelling its *scope* interrupts it."""
+    """One attempt, made anywhere in the loop and run by a task of its own."""
 
     def __init__(self, bench: Workbench, task: Reservation) -> None:
         self.task = task
-        self.scope = anyio.CancelScope(shield=True)
         self._bench = bench
+        self._scope: anyio.CancelScope | None = None  # anyio makes one in a task only
+        self._interrupted = False
         self._thread: _Thread | None = None
+
+    def interrupt(self) -> None:
+        """Stop it; before it has begun, it will not begin."""
+        self._interrupted = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     @property
     def lingers(self) -> bool:
@@ -85,7 +92,9 @@ class Execution:
         Only a cancellation that comes from outside of the scope is raised: the event loop is
         being torn down.
         """
-        with self.scope:
+        with anyio.CancelScope(shield=True) as self._scope:
+            if self._interrupted:
+                self._scope.cancel()
             try:
                 ending = await self._run()
             finally:
@@ -157,7 +166,7 @@ class Execution:
 
         The error is not kept: it would keep the frames that it came through.
         """
-        if self.scope.cancel_called or self._bench.is_torn_down():
+        if self._interrupted or self._bench.is_torn_down():
             cancelled = anyio.get_cancelled_exc_class()
             kind = type(error)  # and not isinstance, which asks the error itself
             if issubclass(kind, cancelled):

@@ -5,12 +5,12 @@ beginning of the next turn, so that a hundred callers pay for one commit between
 caller does not wait for that: while batches hold what one has asked, it is told at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias, assert_never
 
 from sitq.adapters.base import Answer, BatchError, Driver, Loop, in_doubt, refused
-from sitq.adapters.hints import Heard
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.exceptions import SitqError
 from sitq.protocol.commit import (
     Close,
@@ -35,12 +35,27 @@ Reply: TypeAlias = Callable[[tuple[Outcome, ...] | SitqError], object]
 
 
 class Committer:
-    """*heard* is called with every batch that was committed, before its callers are answered."""
+    """*heard* is called with every batch that was committed, before its callers are answered.
 
-    def __init__(self, loop: Loop, driver: Driver, heard: Heard) -> None:
+    So is *told* and earlier, in whichever thread committed it. *offer* is called with what is about
+    to be submitted: what it submits itself goes along, in one transaction.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        driver: Driver,
+        heard: Heard,
+        *,
+        told: Heard = told_nobody,
+        offer: Callable[[Sequence[Op]], object] | None = None,
+    ) -> None:
         self._loop = loop
         self._driver = driver
         self._heard = heard
+        self._told = told
+        self._offer = offer
+        self._along: list[Group] | None = None  # while it is offered
         self._machine = CommitMachine()
         self._replies: dict[int, Reply] = {}
         self._ticket = 0
@@ -67,11 +82,14 @@ class Committer:
             return
         self._ticket += 1
         self._replies[self._ticket] = reply
+        if self._along is not None:
+            self._along.append(Group(self._ticket, ops, along=True))
+            return
         group = Group(self._ticket, ops)
         if not self._groups:
             if self._machine.is_at_leisure:
                 try:
-                    self._receive(Submitted((group,)))
+                    self._submit([group])
                 except Exception as bug:  # noqa: BLE001  # callers are told by their replies
                     self._loop.soon(partial(_raise, bug))
                 return
@@ -95,7 +113,16 @@ class Committer:
     def _end_turn(self) -> None:
         if self._groups:
             groups, self._groups = self._groups, []
-            self._receive(Submitted(tuple(groups)))
+            self._submit(groups)
+
+    def _submit(self, groups: list[Group]) -> None:
+        if self._offer is not None:
+            self._along = []
+            try:
+                self._offer([op for group in groups for op in group.ops])
+            finally:
+                groups, self._along = groups + self._along, None
+        self._receive(Submitted(tuple(groups)))
 
     def _receive(self, event: CommitEvent) -> None:
         try:
@@ -115,7 +142,7 @@ class Committer:
             case Resolve():  # first, and by name: a hundred of them follow each batch
                 self._replies.pop(effect.ticket)(effect.outcomes)
             case Commit(batch_id, ops):
-                self._driver.begin(ops, partial(self._landed, batch_id, ops))
+                self._driver.begin(ops, partial(self._landed, batch_id, ops), self._told)
             case Reject(ticket, error):
                 self._replies.pop(ticket)(refused(error))
             case Doubt(ticket, error):

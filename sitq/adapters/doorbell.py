@@ -11,7 +11,7 @@ from sitq.protocol.ops import Op, Outcome
 
 def ring(bells: Bells, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
     """Tell others what *ops* have done, if it concerns anybody."""
-    if gives_work(ops):
+    if gives_work(ops, outcomes):
         bells.ring(Want.WORK)
     ended = ended_by(ops, outcomes)
     if ended:
@@ -30,7 +30,7 @@ class Doorbell:
         hints.wanted = self._hang
 
     def ring(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
-        """Tell others of what was committed here."""
+        """Tell others of what was committed here; from any thread, and the sooner the better."""
         ring(self._bells, ops, outcomes)
 
     def close(self) -> None:

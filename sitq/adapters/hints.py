@@ -8,7 +8,7 @@ hints are the promise.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from sitq.adapters.bells import Want
 from sitq.protocol.lifecycle import FINAL, TaskState
@@ -24,6 +24,7 @@ from sitq.protocol.ops import (
     Parked,
     Released,
     Rescued,
+    Reserved,
     Retired,
     RetryIn,
     Settle,
@@ -33,6 +34,18 @@ from sitq.protocol.ops import (
 
 Listener: TypeAlias = Callable[[], object]
 Heard: TypeAlias = Callable[[Sequence[Op], Sequence[Outcome]], object]
+
+
+class Rider(Protocol):
+    """A worker that reserves in the transaction which enqueues."""
+
+    def offered(self, queues: tuple[str, ...]) -> bool:
+        """Submit a reserve for tasks that are about to come to *queues*; say whether it does."""
+        ...
+
+    def has_ridden(self, ops: Sequence[Op]) -> bool:
+        """Say whether one of *ops* is this worker's own reserve."""
+        ...
 
 
 class Hints:
@@ -46,19 +59,32 @@ class Hints:
         self.are_complete = False
         self.wanted: Callable[[Want], object] = _nothing
         """Called before somebody begins to listen."""
-        self._workers: list[Listener] = []
+        self._workers: list[tuple[Listener, Rider | None]] = []
         self._waiters: dict[str, list[Listener]] = {}
         self._holders: dict[str, Callable[[tuple[TaskKey, ...]], object]] = {}
 
     @contextmanager
-    def of_work(self, listener: Listener) -> Generator[None]:
-        """Call *listener* whenever tasks were enqueued."""
+    def of_work(self, listener: Listener, rider: Rider | None = None) -> Generator[None]:
+        """Call *listener* whenever tasks were enqueued, but not if *rider* has seen to them."""
         self.wanted(Want.WORK)
-        self._workers.append(listener)
+        self._workers.append((listener, rider))
         try:
             yield
         finally:
-            self._workers.remove(listener)
+            self._workers.remove((listener, rider))
+
+    def offer(self, ops: Sequence[Op]) -> None:
+        """Offer the transaction of *ops* to the workers here, until one takes it.
+
+        The others are told afterwards, as ever.
+        """
+        if not self._workers:
+            return
+        queues = {task.queue: None for op in ops if type(op) is Enqueue for task in op.tasks}
+        if queues:
+            for _, rider in self._workers:
+                if rider is not None and rider.offered(tuple(queues)):
+                    return
 
     @contextmanager
     def of_end(self, task_id: str, listener: Listener) -> Generator[None]:
@@ -91,12 +117,14 @@ class Hints:
                     if stop is not None:
                         stop((outcome.key,))
         if Enqueue in kinds:
-            self._wake(self._workers)
+            for listener, rider in self._workers:
+                if rider is None or not rider.has_ridden(ops):
+                    listener()
 
     def told(self, want: Want, ids: Sequence[str]) -> None:
         """Pass on what another process has told; without *ids*, that anything may have ended."""
         if want is Want.WORK:
-            self._wake(self._workers)
+            self._wake_workers()
         elif not ids:
             for waiters in self._waiters.values():
                 self._wake(waiters)
@@ -110,15 +138,19 @@ class Hints:
             match op, outcome:
                 case Settle(task_id=task_id, verdict=Released() | RetryIn() | Parked()), _:
                     self._ended(task_id)  # it has, if it was to be cancelled
-                    self._wake(self._workers)
+                    self._wake_workers()
                 case _, Rescued() | Retired():  # some may have ended
-                    self._wake(self._workers)
+                    self._wake_workers()
                     for waiters in self._waiters.values():
                         self._wake(waiters)
                 case _, Unparked(tasks) if tasks:
-                    self._wake(self._workers)
+                    self._wake_workers()
                 case _:
                     pass
+
+    def _wake_workers(self) -> None:
+        for listener, _ in self._workers:
+            listener()
 
     def _wake(self, listeners: Sequence[Listener]) -> None:
         for listener in listeners:
@@ -128,11 +160,16 @@ class Hints:
         self._wake(self._waiters.get(task_id, ()))
 
 
-def gives_work(ops: Sequence[Op]) -> bool:
-    """Say whether a batch has put tasks into queues: new ones, or such as were handed back."""
-    return Enqueue in map(type, ops) or any(
-        isinstance(op, Settle) and isinstance(op.verdict, Released) for op in ops
-    )
+def gives_work(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> bool:
+    """Say whether a batch has left tasks in queues: new ones, or such as were handed back."""
+    new = [op for op in ops if type(op) is Enqueue]
+    if new:
+        taken = [
+            task.id for outcome in outcomes if type(outcome) is Reserved for task in outcome.tasks
+        ]
+        if not taken or not {task.id for op in new for task in op.tasks} <= set(taken):
+            return True
+    return any(type(op) is Settle and type(op.verdict) is Released for op in ops)
 
 
 _MAY_END: Final = frozenset({Settle, Cancel})
@@ -154,6 +191,10 @@ def ended_by(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> list[str]:
             case _:
                 pass
     return ended
+
+
+def told_nobody(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+    """Tell nobody."""
 
 
 def _nothing(want: Want) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sitq.adapters.base import Answer, Loop, Store, answer_of
-from sitq.adapters.hints import Heard
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.virtual import virtual
 from sitq.protocol.ops import Moment, Op, Outcome
 from sitq.storage.model import Model
@@ -54,9 +54,11 @@ class InlineDriver:
             failure = error
         self._loop.soon(partial(done, failure))
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
         assert self._store is not None, "a store is opened before it is used"
-        self._loop.soon(partial(done, answer_of(self._store, ops)))
+        self._loop.soon(partial(done, answer_of(self._store, ops, told)))
         with contextlib.suppress(Exception):
             self._store.tidy()
 

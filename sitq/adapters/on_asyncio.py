@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from sitq.adapters.base import Answer, answer_of
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.exceptions import BackendClosedError
 from sitq.protocol.ops import Op
@@ -145,9 +146,11 @@ class AiosqliteDriver:
         self._opening = asyncio.get_running_loop().create_task(connect())
         self._opening.add_done_callback(opened)
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
         def apply() -> None:
-            self._loop.soon_from_thread(partial(done, answer_of(self._store, ops)))
+            self._loop.soon_from_thread(partial(done, answer_of(self._store, ops, told)))
             try:  # noqa: SIM105  # `suppress` takes several times as long
                 self._store.tidy()
             except Exception:  # noqa: BLE001, S110

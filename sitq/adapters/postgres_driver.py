@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, assert_never
 
 from sitq.adapters.base import Answer, BatchError, Loop
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.postgres import Asked, Connect, Pause, Talk, block
 from sitq.adapters.postgres_connection import Connection, PostgresSettings, Ready, connect
 from sitq.adapters.postgres_errors import NoAnswerError
@@ -64,8 +65,15 @@ class PostgresDriver:
 
         threading.Thread(target=work, name="sitq connect", daemon=True).start()
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
-        begin = partial(self._begin, self._talk.apply(ops), done)
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
+        def answered(answer: Answer) -> None:
+            if not isinstance(answer, BatchError):
+                told(ops, answer)
+            done(answer)
+
+        begin = partial(self._begin, self._talk.apply(ops), answered)
         if self._rings:
             self._next = begin
         else:

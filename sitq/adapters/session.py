@@ -1,7 +1,7 @@
 """A backend at work in one event loop: opened on first use, and of no use to any other loop."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -10,9 +10,9 @@ from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.bells import Bells
 from sitq.adapters.committer import Committer
 from sitq.adapters.doorbell import Doorbell
-from sitq.adapters.hints import Heard, Hints
+from sitq.adapters.hints import Heard, Hints, told_nobody
 from sitq.adapters.presence import Presence
-from sitq.protocol.ops import Fetch, Fetched, Op, Outcome, TaskRow
+from sitq.protocol.ops import Fetch, Fetched, TaskRow
 
 
 class Session:
@@ -41,9 +41,15 @@ class Session:
         self.hints.are_complete = listen(self.hints.applied)
         self._doorbell = Doorbell(loop, bells, self.hints)
         self._drivers = make_driver(loop), make_driver(loop)
-        heard = _nothing if self.hints.are_complete else self._heard
-        self.writer = Committer(loop, self._drivers[0], heard)
-        self.reader = Committer(loop, self._drivers[1], _nothing)
+        hears_all = self.hints.are_complete
+        self.writer = Committer(
+            loop,
+            self._drivers[0],
+            told_nobody if hears_all else self.hints.committed,
+            told=self._doorbell.ring,
+            offer=self.hints.offer,
+        )
+        self.reader = Committer(loop, self._drivers[1], told_nobody)
         self._opened = anyio.Event()
         self.is_open = False
         """Whether it can be used at once. A fork or the end of its loop changes nothing of that."""
@@ -109,10 +115,6 @@ class Session:
         if self._opened.is_set():
             self._close()
 
-    def _heard(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
-        self.hints.committed(ops, outcomes)
-        self._doorbell.ring(ops, outcomes)
-
     def _close(self) -> None:
         self._doorbell.close()
         if self._error is None:
@@ -132,7 +134,3 @@ class Session:
         except anyio.get_cancelled_exc_class():
             await self._is_closed()  # asyncio's own cancel() goes through a shield
             raise
-
-
-def _nothing(ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
-    """Tell nobody."""

@@ -7,6 +7,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from sitq.adapters.base import Answer, Loop, Store, answer_of
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.protocol.ops import Op
 
 
@@ -25,9 +26,11 @@ class ThreadDriver:
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
         threading.Thread(target=self._run, args=(done,), name="sitq store", daemon=True).start()
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
         def apply(store: Store) -> None:
-            self._loop.soon_from_thread(partial(done, answer_of(store, ops)))
+            self._loop.soon_from_thread(partial(done, answer_of(store, ops, told)))
             with contextlib.suppress(Exception):
                 store.tidy()
 

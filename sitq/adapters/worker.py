@@ -1,7 +1,8 @@
 """Drives WorkerMachine: tasks in a task group, verdicts and reserves through the committer.
 
 All that becomes ready in one turn of the event loop waits in the inbox; the host task takes it
-out at once, so what the machine has to say to storage leaves in one breath.
+out at once, so what the machine has to say to storage leaves in one breath. Where nothing else can
+become ready, since no task runs, the machine is told at once, and the host only looks at its clock.
 
 Each task has a shielded scope of its own. A cancellation from outside therefore does not kill
 tasks behind the machine's back: the host hears it, the machine orders the interrupts and
@@ -11,7 +12,8 @@ remembers why, and the endings become hand-backs that cost no attempt.
 import logging
 import math
 import sys
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -27,9 +29,10 @@ from sitq.adapters.virtual import virtual
 from sitq.exceptions import SitqError
 from sitq.protocol.heartbeat import HeartbeatMachine
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
-from sitq.protocol.ops import Outcome, TaskKey
+from sitq.protocol.ops import Op, Outcome, Reserve, TaskKey
 from sitq.protocol.retry import Ending, Interrupted, Why
 from sitq.protocol.worker import (
+    Coming,
     Disown,
     Execute,
     Interrupt,
@@ -116,6 +119,8 @@ class WorkerDriver:
         self._tasks: TaskGroup
         self._executions: dict[TaskKey, Execution] = {}
         self._inbox: list[WorkerEvent] = []
+        self._is_in_turn = False
+        self._context: Context | None = None  # that of `run`, which tasks inherit
         self._mail = anyio.Event()
         self._stopped = anyio.Event()
         self._ended = anyio.Event()
@@ -129,8 +134,9 @@ class WorkerDriver:
         """Run until stopped; if cancelled, stop at once and hand back what was running."""
         hints = self._session.hints
         error: BaseException | None = None
+        self._context = copy_context()
         try:
-            with hints.of_work(partial(self.post, Woken())):
+            with hints.of_work(partial(self._at_once, Woken()), self):
                 async with self._session.loop.task_group() as self._tasks:
                     self._lease.start()
                     self.post(Started())
@@ -168,6 +174,38 @@ class WorkerDriver:
         self._inbox.append(event)
         self._mail.set()
 
+    def _at_once(self, event: WorkerEvent) -> None:
+        """Post *event*, and have a turn for it now if there is nothing to wait for.
+
+        Whoever calls must be done with what it does: this starts tasks, and speaks to storage.
+        """
+        alone = not self._inbox and not self._executions and not self._is_in_turn
+        self.post(event)  # in any case: there may be another deadline to wait for
+        if alone and self._context is not None and not self._stopped.is_set():
+            try:
+                self._context.run(self._turn)
+            except Exception as bug:  # noqa: BLE001  # the host raises it
+                self._fail(bug)
+
+    # -- what the transactions of others offer ---------------------------------------------
+
+    def offered(self, queues: tuple[str, ...]) -> bool:
+        """Reserve in the transaction that is about to store tasks for *queues*, if it is wanted."""
+        if self._inbox or self._is_in_turn or self._stopped.is_set():
+            return False
+        try:
+            effects = self._machine.receive(Coming(queues), self._session.loop.time())
+            for effect in effects:
+                self._do(effect)
+        except Exception as bug:  # noqa: BLE001  # the host raises it, and not who enqueues
+            self._fail(bug)
+            return False
+        return bool(effects)
+
+    def has_ridden(self, ops: Sequence[Op]) -> bool:
+        """Say whether a reserve of this worker is among *ops*."""
+        return any(type(op) is Reserve and op.worker_id == self._worker_id for op in ops)
+
     # -- turns -----------------------------------------------------------------------------
 
     async def _pump(self) -> None:
@@ -175,6 +213,7 @@ class WorkerDriver:
             deadline = _earlier(self._machine.next_deadline(), self._lease.next_deadline())
             with anyio.CancelScope(deadline=deadline):
                 await self._mail.wait()
+            self._mail = anyio.Event()
             self._lease.tick()
             self._turn()
         if self._error is not None:
@@ -182,15 +221,21 @@ class WorkerDriver:
 
     def _turn(self) -> None:
         """Tell the machine all that has happened, and do what it says."""
+        self._is_in_turn = True
+        try:
+            self._tell_machine()
+        finally:
+            self._is_in_turn = False
+
+    def _tell_machine(self) -> None:
         events, self._inbox = self._inbox, []
-        self._mail = anyio.Event()
         hold = self._latest_hold
         if hold is not None and hold is not self._told_hold:
             # The news itself may still be on its way, behind whatever blocked the loop until now;
             # a lease that was renewed in time must not be judged by what was heard before.
             self._told_hold = hold
             events.insert(0, LeaseHeld(hold.worker_id, hold.until - clocks.lease_seconds()))
-        now = anyio.current_time()
+        now = self._session.loop.time()
         for event in (*events, TurnEnded()):
             for effect in self._machine.receive(event, now):
                 self._do(effect)
@@ -208,7 +253,7 @@ class WorkerDriver:
                     continue  # asyncio's own cancel() goes through a shield
         finally:
             for execution in self._executions.values():
-                execution.scope.cancel()  # whatever the machine says or can not say any more
+                execution.interrupt()  # whatever the machine says or can not say any more
 
     def _do(self, effect: WorkerEffect) -> None:
         match effect:
@@ -223,7 +268,7 @@ class WorkerDriver:
                 if running is not None:
                     if why is Why.LEASE_LOST:
                         log.warning("interrupting %s: its lease is lost", running.task.id)
-                    running.scope.cancel()
+                    running.interrupt()
             case Disown(worker_id):
                 self._lease.disown(worker_id)
             case Late(task_id):
@@ -242,7 +287,7 @@ class WorkerDriver:
             key = execution.task.key
             del self._executions[key]
             interrupted = isinstance(ending, Interrupted)
-            self.post(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
+            self._at_once(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
 
     def _answered(self, ticket: int, answer: tuple[Outcome, ...] | SitqError) -> None:
         if isinstance(answer, FOR_GOOD):
@@ -251,7 +296,7 @@ class WorkerDriver:
             log.warning("the store could not be reached, trying again: %s", answer)
             self.post(StoreFailed(ticket, answer))
         else:
-            self.post(Stored(ticket, answer))
+            self._at_once(Stored(ticket, answer))
 
     # -- news of the lease -----------------------------------------------------------------
 

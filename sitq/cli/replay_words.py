@@ -79,6 +79,8 @@ class Words:
                 return f"hears that callers want to stop {self._keys(keys)}"
             case worker.Woken():
                 return "hears that there may be work"
+            case worker.Coming(queues):
+                return f"hears that tasks for {_list(queues)} are being stored"
             case worker.TaskEnded(key, ending, lingers):
                 left = "; its thread still runs" if lingers else ""
                 return f"{self._key(key)} has ended: {_ending(ending)}{left}"

@@ -36,10 +36,14 @@ class Blame(Enum):
 
 @message
 class Group(NamedTuple):
-    """Ops of one caller, answered together."""
+    """Ops of one caller, answered together.
+
+    One that goes *along* was asked because of another that is submitted with it.
+    """
 
     ticket: int
     ops: tuple[Op, ...]
+    along: bool = False
 
     @property
     def size(self) -> int:
@@ -125,7 +129,7 @@ class CommitMachine:
         self._max_batch = max_batch
         self._waiting: deque[Group] = deque()
         self._in_flight: tuple[Group, ...] = ()
-        self._together = 0  # groups in the last batch
+        self._together = 0  # groups in the last batch, without those that went along
         self._batch_id = 0
         self._closing = False
         self._closed = False
@@ -179,13 +183,14 @@ class CommitMachine:
     def _take_off(self, limit: int) -> Commit:
         first = self._waiting.popleft()
         groups, ops = [first], first.ops
+        self._together = 1
         if self._waiting:
             size = first.size
             while self._waiting and (size := size + self._waiting[0].size) <= limit:
                 groups.append(self._waiting.popleft())
             ops = tuple([op for group in groups for op in group.ops])
+            self._together = len(groups) - sum(group.along for group in groups)
         self._in_flight = tuple(groups)
-        self._together = len(groups)
         self._batch_id += 1
         return Commit(self._batch_id, ops)
 

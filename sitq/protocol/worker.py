@@ -8,12 +8,13 @@ The promises:
   idle worker could start is not kept by a busy one.
 - The settle of a finished task and the reserve that refills its slot leave in one `Store`,
   hence in one transaction, together with all else that became ready in the same turn.
+- With a slot free it reserves in the very transaction that stores tasks of its own process.
 - It runs nothing that was reserved under a lease which it has lost, and settles nothing.
 - What an answer named that was lost on its way is found again with the next one.
 - A stop stands, even if it was asked before `Started`.
 
 Events of one turn of the loop are told one by one and closed by `TurnEnded`; only then does
-the machine speak to storage.
+the machine speak to storage, or when it hears of a transaction that is `Coming`.
 """
 
 from collections.abc import Callable, Iterable
@@ -114,6 +115,13 @@ class Woken(NamedTuple):
 
 
 @message
+class Coming(NamedTuple):
+    """Tasks for these queues are about to be stored: what is said now is in their transaction."""
+
+    queues: tuple[str, ...]
+
+
+@message
 class TaskEnded(NamedTuple):
     """*lingers* says that a thread was abandoned and still runs; it keeps its slot."""
 
@@ -157,6 +165,7 @@ WorkerEvent: TypeAlias = (
     | LeaseLost
     | StopAsked
     | Woken
+    | Coming
     | TaskEnded
     | ThreadReturned
     | Stored
@@ -275,6 +284,10 @@ class WorkerMachine:
                 self._lease_held(event, now, effects)
             case Woken():
                 self._wants_tasks = True
+            case Coming(queues):
+                if self._can_start(queues, now):
+                    self._wants_tasks = True
+                    self._store(now, effects)
             case StoreFailed(ticket):
                 self._store_failed(self._asked.pop(ticket), now)
             case LeaseLost(worker_id):
@@ -476,12 +489,7 @@ class WorkerMachine:
             return
         ops: list[Op] = list(self._settles)
         self._settles = []
-        if (
-            self._wants_tasks
-            and not self._reserving
-            and self._worker_id is not None
-            and self.state is RUNNING
-        ):
+        if self._wants_tasks and self._may_reserve and self._worker_id is not None:
             free = self.config.max_concurrency - self.running
             limit = free + self._ahead.room(now)
             if limit > 0:
@@ -490,6 +498,21 @@ class WorkerMachine:
             self._ticket += 1
             asked = self._asked[self._ticket] = tuple(ops)
             effects.append(Store(self._ticket, asked))
+
+    @property
+    def _may_reserve(self) -> bool:
+        return not self._reserving and self._worker_id is not None and self.state is RUNNING
+
+    def _can_start(self, queues: Iterable[str], now: float) -> bool:
+        """Whether a task that came to one of *queues* could be reserved now, and started at once."""
+        return (
+            self._may_reserve
+            and self.running < self.config.max_concurrency
+            and not self._ahead
+            and not self._timers.is_set(RETRY)
+            and not self._timers.is_due(LEASE, now)
+            and any(queue in self.config.queues for queue in queues)
+        )
 
     def _reserve(self, worker_id: str, limit: int) -> Reserve:
         self._wants_tasks = False

@@ -47,7 +47,7 @@ class FakeDriver:
     def begin_open(self, done) -> None:
         done(None)
 
-    def begin(self, ops, done) -> None:
+    def begin(self, ops, done, told=None) -> None:
         self.batches.append(tuple(ops))
         self.begun.append((tuple(ops), done))
 

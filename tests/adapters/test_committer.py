@@ -177,6 +177,24 @@ async def test_a_commit_that_was_cut_off_leaves_every_caller_in_doubt(crowd, dri
     assert [type(error) for error in crowd.told.values()] == [CommitUnknownError] * 2
 
 
+async def test_what_is_asked_because_of_another_goes_along_in_one_transaction(
+    driver, heard
+) -> None:
+    seen, answers = [], []
+
+    def offer(ops) -> None:
+        seen.append(tuple(ops))
+        committer.submit_nowait((LOOK,), lambda answer: answers.append("along"))
+
+    committer = Committer(current_loop(), driver, lambda *_: None, offer=offer)
+    for n in range(1, 3):
+        committer.submit_nowait((enqueue(f"t{n}"),), lambda answer: answers.append("caller"))
+        assert driver.batches[n - 1 :] == [(enqueue(f"t{n}"), LOOK)], "in the very turn"
+        assert seen[n - 1 :] == [(enqueue(f"t{n}"),)]
+        driver.commit()
+    assert answers == ["caller", "along"] * 2
+
+
 async def test_closing_answers_everybody_first(committer, callers, driver) -> None:
     await callers.ask(a=LOOK)
     closed = anyio.Event()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sitq.adapters.hints import Hints
+from sitq.adapters.bells import Want
+from sitq.adapters.hints import Hints, gives_work
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
     Aborted,
@@ -16,10 +17,14 @@ from sitq.protocol.ops import (
     Failure,
     Parked,
     Released,
+    Reservation,
+    Reserve,
+    Reserved,
     RetryIn,
     Settle,
     Settled,
     TaskKey,
+    TaskPolicy,
 )
 from tests.adapters.asked import enqueue
 
@@ -48,6 +53,46 @@ def test_workers_hear_once_of_what_was_enqueued_together(hints) -> None:
         assert heard == [1, 2]
     pass_on(hints, (enqueue("c"), Enqueued()))
     assert heard == [1, 2]
+
+
+class Rider:
+    """A worker that takes what it is offered, or not."""
+
+    def __init__(self, takes: bool) -> None:
+        self.takes = takes
+        self.seen = []
+
+    def offered(self, queues) -> bool:
+        self.seen.append(queues)
+        return self.takes
+
+    def has_ridden(self, ops) -> bool:
+        return self.takes
+
+
+def test_who_reserves_in_the_transaction_that_enqueues_is_not_told_of_it(hints) -> None:
+    heard, shy, bold, late = [], Rider(False), Rider(True), Rider(True)
+    with hints.of_work(lambda: heard.append(1), shy), hints.of_work(lambda: heard.append(2), bold):
+        with hints.of_work(lambda: heard.append(3), late):
+            hints.offer([enqueue("a"), Count()])
+        hints.offer([Count()])
+        pass_on(hints, (enqueue("a"), Enqueued()))
+        assert heard == [1]
+        hints.told(Want.WORK, [])
+    assert (shy.seen, bold.seen, late.seen) == ([("default",)], [("default",)], [])
+    assert heard == [1, 1, 2], "what others have done is told to all"
+
+
+def given(*ids: str) -> Reserved:
+    return Reserved(tuple(Reservation(KEY, id_, "f", b"", 1, TaskPolicy()) for id_ in ids))
+
+
+@pytest.mark.parametrize(
+    ("ids", "left"), [([], True), (["a"], True), (["b", "x"], True), (["a", "b", "x"], False)]
+)
+def test_others_need_not_hear_of_tasks_that_were_given_out_as_they_were_stored(ids, left) -> None:
+    ops = [enqueue("a"), enqueue("b"), Reserve("w", ("default",), 9)]
+    assert gives_work(ops, [Enqueued(), Enqueued(), given(*ids)]) is left
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ class AnyWorker(RuleBasedStateMachine):
 
     def tell(self, event) -> None:
         effects = self.machine.receive(event, self.now)
-        assert event == wo.TurnEnded() or not [e for e in effects if isinstance(e, wo.Store)]
+        speaks = isinstance(event, wo.TurnEnded | wo.Coming)
+        assert speaks or not [e for e in effects if isinstance(e, wo.Store)]
         for effect in effects:
             assert not self.stopped, "nothing is said after the stop"
             match effect:
@@ -187,6 +188,10 @@ class AnyWorker(RuleBasedStateMachine):
     @rule()
     def a_hint_comes(self) -> None:
         self.tell(wo.Woken())
+
+    @rule(queue=st.sampled_from(["default", "other"]))
+    def tasks_are_about_to_be_stored(self, queue) -> None:
+        self.tell(wo.Coming((queue,)))
 
     @rule(data=st.data())
     def a_caller_cancels(self, data) -> None:

@@ -260,6 +260,14 @@ TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
+def test_what_goes_along_is_no_crowd() -> None:
+    machine = CommitMachine()
+    submit(machine, group(1), group(2)._replace(along=True))
+    machine.receive(Committed(1, (Counted(()),) * 2), 0.0)
+
+    assert machine.is_at_leisure
+
+
 def test_it_is_at_leisure_until_several_have_asked_at_once() -> None:
     machine = CommitMachine()
     assert machine.is_at_leisure

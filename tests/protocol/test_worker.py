@@ -16,6 +16,7 @@ from sitq.protocol.ops import (
 )
 from sitq.protocol.retry import Interrupted, Raised, Why
 from sitq.protocol.worker import (
+    Coming,
     Disown,
     Execute,
     Interrupt,
@@ -37,6 +38,8 @@ from tests.protocol.told import DONE, Told, holding, reserve, settle, started, t
 
 DISK = OSError("disk")
 
+
+COMING = Coming(("default",))
 
 # -- reserving -------------------------------------------------------------------------
 
@@ -96,6 +99,62 @@ def test_all_that_ended_in_one_turn_leaves_in_one_breath_with_one_reserve() -> N
     assert told.turn(*(TaskEnded(TaskKey(n, 1), DONE) for n in (1, 2, 3)), now=3.0) == [
         [*(settle(n, Completed(b"ok")) for n in (1, 2, 3)), reserve(3)]
     ]
+
+
+def test_what_its_own_process_is_about_to_store_it_reserves_in_that_transaction() -> None:
+    told = started(max_concurrency=3, queues=("mail", "default"))
+    told.stored(Reserved((task(1),)))
+
+    assert told.only(Coming(("x", "mail"))) == [[reserve(2, queues=("mail", "default"))]]
+    assert told.only(COMING) == [], "one question for tasks is under way at a time"
+    assert told.stored(Reserved((task(2),))) == [Execute(task(2))]
+    assert told.turn() == [], "nobody else has to tell it"
+
+
+def test_if_it_was_given_all_it_asked_for_there_it_asks_again() -> None:
+    told = started(max_concurrency=1)
+    told.stored(Reserved(()))
+    assert told.only(COMING) == [[reserve(1)]]
+    told.stored(Reserved((task(1),)))
+
+    assert told.turn(TaskEnded(TaskKey(1, 1), DONE)) == [[settle(1, Completed(b"ok")), reserve(1)]]
+
+
+def test_what_is_to_be_settled_goes_along_too() -> None:
+    told = holding(1)
+    assert told.only(TaskEnded(TaskKey(1, 1), DONE)) == []
+
+    assert told.only(COMING) == [[settle(1, Completed(b"ok")), reserve(1)]]
+    assert told.turn() == []
+
+
+def _resting_after_a_failure() -> Told:
+    told = started(max_concurrency=2)
+    told.turn(StoreFailed(told.ticket, DISK))
+    return told
+
+
+def _ready(*events, **config) -> Told:
+    told = started(max_concurrency=2, **config)
+    told.stored(Reserved(()))
+    told.turn(*events)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("told", "coming", "now"),
+    [
+        pytest.param(_ready(), Coming(("other",)), 0.0, id="for another queue"),
+        pytest.param(_ready(LeaseLost("w")), COMING, 0.0, id="without a lease"),
+        pytest.param(_ready(poll_interval=99.0), COMING, 27.0, id="with a lease that is over"),
+        pytest.param(_ready(StopRequested()), COMING, 0.0, id="once it was stopped"),
+        pytest.param(_resting_after_a_failure(), COMING, 0.1, id="while the store is left alone"),
+        pytest.param(started(), COMING, 0.0, id="while it asks already"),
+        pytest.param(holding(1), COMING, 0.0, id="without a free slot"),
+    ],
+)
+def test_it_lets_a_transaction_go_without_it(told, coming, now) -> None:
+    assert told.only(coming, now=now) == []
 
 
 def test_a_reserve_by_a_worker_that_is_registered_no_more_loses_the_lease() -> None:

@@ -30,6 +30,7 @@ from sitq.protocol.timers import growing_pause
 from sitq.protocol.worker import (
     LONGEST_BACKOFF,
     STORE_BACKOFF,
+    Coming,
     Disown,
     Execute,
     Interrupt,
@@ -112,7 +113,7 @@ class World:
                 case Execute(task):
                     self.starts(task)
                 case Store() | Stop():
-                    assert event == TurnEnded(), "the turn is not over"
+                    assert isinstance(event, TurnEnded | Coming), "the turn is not over"
                 case Disown(worker_id):
                     assert worker_id == self.life
                     assert self.now >= self.life_ends or isinstance(event, Stored)
@@ -211,6 +212,7 @@ class World:
     def happens(self) -> None:
         """Let one thing happen, of those that can; the likely ones stand here more often."""
         can = [self.the_lease_is_held, self.time_passes, self.a_hint_comes]
+        can += [self.tasks_are_about_to_be_stored]
         can += [self.it_is_started] * 4 if self.machine.state is WorkerState.NEW else []
         can += [self.a_stop_is_asked] if self.choose(range(12)) == 11 else []
         can += [self.a_task_ends] * 4 + [self.callers_cancel] if self.executing else []
@@ -259,6 +261,11 @@ class World:
 
     def a_hint_comes(self) -> None:
         self.tell(Woken())
+
+    def tasks_are_about_to_be_stored(self) -> None:
+        for store in self.tell(Coming((self.choose(["default", "other"]),))):
+            self.is_asked(store)
+            assert any(isinstance(op, Reserve) for op in store.ops)
 
     def callers_cancel(self) -> None:
         self.tell(StopAsked((TaskKey(0, 9), self.choose(sorted(self.executing)))))

@@ -39,16 +39,21 @@ class Told:
 
     def turn(self, *events, now=0.0):
         """Tell it *events*, end the turn, and return what it says; tickets are left out."""
+        said = self.only(*events, TurnEnded(), now=now)
+        deadline = self.machine.next_deadline()
+        assert deadline is None or deadline > now, "a deadline left behind would spin the driver"
+        return said
+
+    def only(self, *events, now=0.0):
+        """Tell it *events* in the midst of a turn."""
         said = []
-        for event in (*events, TurnEnded()):
+        for event in events:
             for effect in self.machine.receive(event, now):
                 if isinstance(effect, Store):
                     self.ticket = effect.ticket
                     said.append(list(effect.ops))
                 else:
                     said.append(effect)
-        deadline = self.machine.next_deadline()
-        assert deadline is None or deadline > now, "a deadline left behind would spin the driver"
         return said
 
     def stored(self, *outcomes, now=0.0, then=()):

@@ -5,8 +5,11 @@ import pytest
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
     Aborted,
+    Enqueue,
+    Enqueued,
     Failed,
     Failure,
+    NewTask,
     Parked,
     Prune,
     Pruned,
@@ -49,6 +52,14 @@ def reached_by(write) -> set[str]:
 def _late(w: Written) -> None:
     w.worker().worker("b1").enqueued("t0").started("t0")
     w.commit((w.settle("t0", token=7), Settled(False)))
+
+
+@reaches("given out as it was stored")
+def _as_it_was_stored(w: Written) -> None:
+    new = NewTask("t0", b"v1|", "f")
+    taken = Reservation(TaskKey(1, 1), "t0", "f", b"v1|", 1, TaskPolicy())
+    reserve = Reserve("a1.1", ("default",), 1)
+    w.worker().asked("t0").commit((Enqueue((new,)), Enqueued()), (reserve, Reserved((taken,))))
 
 
 @reaches("told apart")

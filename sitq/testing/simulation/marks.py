@@ -37,6 +37,7 @@ MARKS: Final = {
     "ran twice at once": "Two processes ran one task at the same time, as they may.",
     "answered twice": "An answer of the store came once more.",
     "given up": "A task that killed its workers was given up.",
+    "given out as it was stored": "A task was given to a worker by the transaction that stored it.",
     "told apart": "A task waited because its worker had another that may be to blame for a death.",
     "last attempt": "A task failed that had used up more than one attempt.",
     "unknown, and stored": "An enqueue whose outcome nobody knew was stored.",
@@ -142,6 +143,8 @@ class _Reader:
     def _batch(self, event: Event) -> None:
         who, batch = event.who, event.value
         settled = 0
+        stored: set[str] = set()
+        given: set[str] = set()
         for op, outcome in zip(batch.ops, batch.outcomes, strict=True):
             kind = type(op)
             if kind is Renew:
@@ -154,6 +157,7 @@ class _Reader:
                     self.found.add("reserve refused")
                 else:
                     self._reserved(op, outcome.tasks)
+                    given.update(task.id for task in outcome.tasks)
             elif kind is Settle:
                 settled += outcome.applied
                 self._settled(op, outcome)
@@ -168,7 +172,9 @@ class _Reader:
                 self._mark("retired with tasks", op.worker_id in self._holders.values())
             elif kind is Enqueue:
                 self._most.update({new.id: new.policy.max_crashes for new in op.tasks})
+                stored.update(new.id for new in op.tasks)
         self._mark("many at once", settled > 1)
+        self._mark("given out as it was stored", not stored.isdisjoint(given))
 
     def _reserved(self, op: Reserve, tasks: tuple[Reservation, ...]) -> None:
         if tasks:

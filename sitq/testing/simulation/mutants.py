@@ -1,7 +1,7 @@
 """Bugs planted on purpose: the proof that the simulator and its invariants bite.
 
 Each is a small, named change of sitq's own source, as a tired person might make it; six are the
-bugs of other queues that their users reported. A mutant is caught if one of a thousand seeds
+bugs of other queues that their users reported. A mutant is caught if one of five thousand seeds
 shows a violation. `hunt` looks for the first; `docs/explanation/simulation.md` has the table.
 
 An edit names its target (`module:name`), a text that stands in it once, and the text instead. So
@@ -66,7 +66,7 @@ class Caught(NamedTuple):
     """How many seeds were played until then."""
 
 
-def hunt(mutant: Mutant, most: int = 1000) -> Caught | None:
+def hunt(mutant: Mutant, most: int = 5000) -> Caught | None:
     """Return how *mutant* is caught, by the first of *most* seeds; None if it survives."""
     store, runs = SqliteSimStore(), 0
     with mutant.planted():

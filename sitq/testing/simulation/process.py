@@ -24,6 +24,7 @@ from sitq.protocol.ops import (
     Op,
     Outcome,
     Reservation,
+    Reserve,
     Settle,
     TaskKey,
 )
@@ -69,7 +70,7 @@ class Process:
     # So many are quicker to reach in slots: a dict of a class is made for thirty.
     __slots__ = (
         "_groups", "_hears_twice", "_inbox", "_is_late", "_is_mortal", "_latest_hold",
-        "_lease_busy", "_lease_tick_at", "_mail", "_mishears", "_replies", "_ticket",
+        "_lease_busy", "_lease_tick_at", "_mail", "_mishears", "_replies", "_rides", "_ticket",
         "_told_hold", "_turn_at", "_waiting", "_worker_id", "alive", "asleep_until",
         "blocked_until", "chance", "cut_off_until", "executions", "frozen_until", "held_up",
         "lease", "lingering", "lives", "locks", "name", "node", "plan", "slept", "stopped",
@@ -90,6 +91,7 @@ class Process:
         self._mishears = bool(climate.lost_hint)
         self._is_late = bool(climate.late_news)
         self._hears_twice = bool(climate.doubled_answer)
+        self._rides = chance.unit() < 0.5  # its callers may have a backend of their own
         self.frozen_until = 0.0
         self.held_up: list[tuple[int, Callable[[], None]]] = []  # until then
         self.blocked_until = 0.0
@@ -198,8 +200,19 @@ class Process:
 
     def _end_turn(self) -> None:
         if self._groups:
+            self._offer()
             groups, self._groups = self._groups, []
             self._commit(c.Submitted(tuple(groups)))
+
+    def _offer(self) -> None:
+        """Let the worker reserve in the transaction that enqueues."""
+        if self._inbox or self.stopped or not self._rides:
+            return
+        ops = [op for group in self._groups for op in group.ops if type(op) is Enqueue]
+        if ops:
+            queues = tuple({task.queue: None for op in ops for task in op.tasks})
+            for effect in self.worker.receive(w.Coming(queues), self.loop_time()):
+                self._do(effect)
 
     def _do(self, effect: w.WorkerEffect) -> None:
         match effect:
@@ -290,7 +303,7 @@ class Process:
         for op, outcome in zip(ops, outcomes, strict=True):
             if self._mishears and self.world.hint_is_lost(self):
                 continue
-            if type(op) is Enqueue:
+            if type(op) is Enqueue and not self._has_ridden(ops):
                 self.post(_WOKEN)
             elif type(op) is Settle:
                 for waiting in self._waiting.get(op.task_id, ()):
@@ -299,6 +312,9 @@ class Process:
                 assert type(outcome) is Cancelled
                 if outcome.key is not None and outcome.holder == self._worker_id:
                     self.post(w.StopAsked((outcome.key,)))
+
+    def _has_ridden(self, ops: tuple[Op, ...]) -> bool:
+        return any(type(op) is Reserve and op.worker_id == self._worker_id for op in ops)
 
     # -- running tasks -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from sitq.adapters.base import Answer, BatchError, Driver, Loop, Store, answer_of
-from sitq.adapters.hints import Heard
+from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.inline import InlineDriver
 from sitq.adapters.virtual import Virtual
 from sitq.backends.base import Backend
@@ -136,15 +136,17 @@ class _SlowDriver(InlineDriver):
         self._sea = sea
         self._who = who
 
-    def begin(self, ops: Sequence[Op], done: Callable[[Answer], None]) -> None:
+    def begin(
+        self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
+    ) -> None:
         storm = self._sea.storm
         if all(isinstance(op, READS) for op in ops) or not storm.strikes("slow"):
-            super().begin(ops, done)
+            super().begin(ops, done, told)
             return
         assert self._store is not None, "a store is opened before it is used"
         seconds = storm.dice.uniform(0.1, 5.0)
         storm.tell("slow", f"{self._who} waited {seconds:.1f} s for the answer to {_names(ops)}")
-        self._sea.later(seconds, partial(done, answer_of(self._store, ops)))
+        self._sea.later(seconds, partial(done, answer_of(self._store, ops, told)))
 
 
 def _names(ops: Sequence[Op]) -> str:
