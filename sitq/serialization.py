@@ -22,8 +22,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-import cloudpickle
-
 from sitq.exceptions import SerializationError, ValidationError
 
 MAGIC: Final = b"sq\x02"
@@ -76,10 +74,15 @@ class CloudpickleSerializer(Serializer):
         # among the bytes sends the value to cloudpickle, at no more cost than a search.
         try:
             data = pickle.dumps(value, PROTOCOL)
-            if b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
+            # Who has registered a module there has imported it; a fifth of `import sitq` is that.
+            loaded = sys.modules.get("cloudpickle")
+            registered = loaded is not None and loaded.list_registry_pickle_by_value()
+            if b"__main__" not in data and not registered:
                 return BY_REFERENCE, data
         except Exception:  # noqa: BLE001, S110  # whatever it was, cloudpickle has the last word
             pass
+        import cloudpickle
+
         return BY_VALUE, cloudpickle.dumps(value, PROTOCOL)
 
     def stamps(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class News:
 
     def add(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
         if self._settings.listen:
-            self._work = self._work or gives_work(ops)
+            self._work = self._work or gives_work(ops, outcomes)
             self._ended += ended_by(ops, outcomes)
             del self._ended[:-MOST_IDS]
 

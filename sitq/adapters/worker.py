@@ -120,6 +120,7 @@ class WorkerDriver:
         self._executions: dict[TaskKey, Execution] = {}
         self._inbox: list[WorkerEvent] = []
         self._is_in_turn = False
+        self._waits_until = -math.inf  # the host; it looks by itself before it first waits
         self._context: Context | None = None  # that of `run`, which tasks inherit
         self._mail = anyio.Event()
         self._stopped = anyio.Event()
@@ -175,17 +176,22 @@ class WorkerDriver:
         self._mail.set()
 
     def _at_once(self, event: WorkerEvent) -> None:
-        """Post *event*, and have a turn for it now if there is nothing to wait for.
+        """Have a turn for *event* now, if there is nothing to wait for; else post it.
 
         Whoever calls must be done with what it does: this starts tasks, and speaks to storage.
         """
         alone = not self._inbox and not self._executions and not self._is_in_turn
-        self.post(event)  # in any case: there may be another deadline to wait for
-        if alone and self._context is not None and not self._stopped.is_set():
-            try:
-                self._context.run(self._turn)
-            except Exception as bug:  # noqa: BLE001  # the host raises it
-                self._fail(bug)
+        if not alone or self._context is None or self._stopped.is_set():
+            self.post(event)
+            return
+        self._inbox.append(event)
+        try:
+            self._context.run(self._turn)
+        except Exception as bug:  # noqa: BLE001  # the host raises it
+            self._fail(bug)
+            return
+        if self._stopped.is_set() or self._next_deadline() < self._waits_until:
+            self._mail.set()
 
     # -- what the transactions of others offer ---------------------------------------------
 
@@ -210,14 +216,17 @@ class WorkerDriver:
 
     async def _pump(self) -> None:
         while not self._stopped.is_set():
-            deadline = _earlier(self._machine.next_deadline(), self._lease.next_deadline())
-            with anyio.CancelScope(deadline=deadline):
+            self._waits_until = self._next_deadline()
+            with anyio.CancelScope(deadline=self._waits_until):
                 await self._mail.wait()
             self._mail = anyio.Event()
             self._lease.tick()
             self._turn()
         if self._error is not None:
             raise self._error
+
+    def _next_deadline(self) -> float:
+        return _earlier(self._machine.next_deadline(), self._lease.next_deadline())
 
     def _turn(self) -> None:
         """Tell the machine all that has happened, and do what it says."""

@@ -262,10 +262,10 @@ def _named(name: str) -> "Mutant":
 
 def _mutant(out: Console, options: Options) -> int:
     """Hunt one mutant, and tell the story of how it was caught."""
-    from sitq.testing.simulation.mutants import hunt
+    from sitq.testing.simulation.mutants import ENOUGH as MANY, hunt
 
     assert options.mutant is not None
-    mutant, most = _named(options.mutant), options.seeds or ENOUGH
+    mutant, most = _named(options.mutant), options.seeds or MANY
     out.print(shown(f"{mutant.name}: {mutant.what}"), soft_wrap=True)
     caught = hunt(mutant, most)
     if caught is None:
@@ -278,7 +278,9 @@ def _mutant(out: Console, options: Options) -> int:
 
 
 def _mutants(out: Console, options: Options) -> int:
-    most = options.seeds or ENOUGH
+    from sitq.testing.simulation.mutants import ENOUGH as MANY
+
+    most = options.seeds or MANY
     workers = options.workers or os.cpu_count() or 1
     table = Table("mutant", "the bug", title="bugs planted on purpose", title_justify="left")
     table.add_column("seed", justify="right")

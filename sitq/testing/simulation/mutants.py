@@ -20,6 +20,9 @@ from sitq.testing.simulation.climate import Plan, draw
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
 
+ENOUGH: Final = 5000
+"""Seeds until a mutant counts as one that survives: some take a rare run to be seen."""
+
 
 class Edit(NamedTuple):
     target: str
@@ -66,7 +69,7 @@ class Caught(NamedTuple):
     """How many seeds were played until then."""
 
 
-def hunt(mutant: Mutant, most: int = 5000) -> Caught | None:
+def hunt(mutant: Mutant, most: int = ENOUGH) -> Caught | None:
     """Return how *mutant* is caught, by the first of *most* seeds; None if it survives."""
     store, runs = SqliteSimStore(), 0
     with mutant.planted():
