@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sitq.storage import sqlite
-from sitq.testing.simulation.mutants import CANARY, MUTANTS, Edit, Mutant, hunt
+from sitq.testing.simulation.mutants import ENOUGH, CANARY, MUTANTS, Edit, Mutant, hunt
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
 
@@ -48,7 +48,7 @@ def test_a_planted_bug_is_caught_by_the_seed_and_the_invariant_of_the_page(name,
         planted = play(plan, store)
     assert planted.failed, HOW
     assert planted.violations[0].invariant == invariant, HOW
-    assert seed < 1000
+    assert seed < ENOUGH
     assert not play(plan, store).failed, "without it, all is well"
 
 
