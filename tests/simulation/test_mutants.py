@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sitq.storage import sqlite
-from sitq.testing.simulation.mutants import ENOUGH, CANARY, MUTANTS, Edit, Mutant, hunt
+from sitq.testing.simulation.mutants import CANARY, ENOUGH, MUTANTS, Edit, Mutant, hunt
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
 
