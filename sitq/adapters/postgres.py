@@ -23,6 +23,7 @@ from sitq.adapters.postgres_connection import (
     PgError,
     PostgresSettings,
     Ready,
+    TakenError,
     connect,
     shown,
 )
@@ -33,7 +34,16 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
 from sitq.storage.postgres import apply_batch
 from sitq.storage.postgres_schema import open_schema
-from sitq.storage.program import Change, Commit, Done, Program, Query, resume
+from sitq.storage.program import (
+    Change,
+    Commit,
+    Done,
+    Program,
+    Query,
+    Row,
+    Together,
+    resume,
+)
 
 T = TypeVar("T")
 
@@ -157,6 +167,8 @@ class Talk:
             match step:
                 case Query(sql, params):
                     step = resume(program, await connection.ask(sql, params))
+                case Together(queries):
+                    step = resume(program, await self._together(connection, queries))
                 case Commit():
                     self._committing = True
                     await connection.ask("COMMIT")
@@ -165,6 +177,13 @@ class Talk:
                 case Change():
                     raise AssertionError("programs for Postgres change rows by queries")
         return step.value
+
+    async def _together(self, connection: Connection, queries: Sequence[Query]) -> Sequence[Row]:
+        try:
+            return await connection.ask_together(queries)
+        except TakenError:
+            await connection.ask("ROLLBACK")
+            return ()
 
     async def _roll_back(self, connection: Connection) -> None:
         try:

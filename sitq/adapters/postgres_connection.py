@@ -12,20 +12,22 @@ import select
 import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg import pq
 from psycopg.abc import PQGen
-from psycopg.adapt import Buffer, Dumper
+from psycopg.adapt import Buffer, Dumper, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
 from sitq.storage.postgres import Blobs, Ints, Texts
-from sitq.storage.program import Row
+from sitq.storage.program import Query, Row
 
 T = TypeVar("T")
 PgError = psycopg.Error
+TakenError = psycopg.errors.UniqueViolation
+"""A key is there already."""
 
 # A network that is gone is noticed: while we wait for an answer after the first three, while we
 # send after the last (milliseconds). All can be set in the DSN.
@@ -61,6 +63,20 @@ class PostgresSettings:
         return replace(self, dsn=make_conninfo(**given), origin="")
 
 
+READABLE: Final = 1
+WRITABLE: Final = 2
+_WENT_WELL: Final = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}
+
+
+class _Dumped(NamedTuple):
+    """A statement as it is sent."""
+
+    sql: bytes
+    values: Sequence[Buffer | None]
+    types: tuple[int, ...]
+    formats: Sequence[pq.Format]
+
+
 class Ready:
     """Awaited until *descriptor* is ready for one of *events*, as `selectors` numbers them."""
 
@@ -86,6 +102,9 @@ class Connection(psycopg.AsyncConnection[Row]):
         self._quoted = f'"{settings.schema}".'
         self._placed: dict[str, bytes] = {}
         self._cursor = psycopg.AsyncRawCursor(self)
+        self._transformer = Transformer.from_context(self)
+        self._plan_names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
+        self._planned: set[bytes] = set()
 
     async def wait(
         self,
@@ -103,8 +122,7 @@ class Connection(psycopg.AsyncConnection[Row]):
     async def ask(self, sql: str, params: Sequence[Any] = ()) -> Sequence[Row]:
         """Run a statement; without *params* it may be several, and the last one's rows count."""
         cursor = self._cursor
-        if not self.autocommit:  # before the first: psycopg would begin a transaction of its own
-            await self.set_autocommit(True)
+        await self._begin_nothing()
         if params:
             await cursor.execute(self._place(sql), params, binary=True)
         else:
@@ -112,6 +130,78 @@ class Connection(psycopg.AsyncConnection[Row]):
             while cursor.nextset():
                 pass
         return await cursor.fetchall() if cursor.description else ()
+
+    async def _begin_nothing(self) -> None:
+        """See to it that psycopg begins no transaction of its own."""
+        if not self.autocommit:
+            await self.set_autocommit(True)
+
+    async def ask_together(self, queries: Sequence[Query]) -> list[Row]:
+        """Send all of *queries* at once; return the rows of each. The first that fails is raised."""
+        await self._begin_nothing()
+        dumped = [self._dumped(query) for query in queries]  # what cannot be sent fails here
+        self.pgconn.enter_pipeline_mode()
+        prepares = [name for one in dumped for name in self._send(*one)]
+        self.pgconn.pipeline_sync()
+        while self.pgconn.flush():
+            if await Ready(self.descriptor, READABLE | WRITABLE) & READABLE:
+                self.pgconn.consume_input()
+        results = await self._until_the_sync()
+        answers: list[Row] = []
+        for result, prepared in zip(results, prepares, strict=False):
+            if result.status not in _WENT_WELL:
+                raise psycopg.errors.error_from_result(result, encoding="utf-8")
+            if prepared is None:
+                self._transformer.set_pgresult(result)
+                answers.append(tuple(self._transformer.load_rows(0, result.ntuples, tuple)))
+            else:
+                self._planned.add(prepared)
+        if len(answers) < len(queries):
+            raise psycopg.OperationalError("the connection was lost")
+        return answers
+
+    def _dumped(self, query: Query) -> "_Dumped":
+        sql, params, tx = self._place(query.sql), query.params, self._transformer
+        if not params:
+            return _Dumped(sql, (), (), ())
+        values = tx.dump_sequence(params, [PyFormat.BINARY] * len(params))
+        assert tx.types is not None
+        assert tx.formats is not None
+        return _Dumped(sql, values, tx.types, tx.formats)
+
+    def _send(
+        self,
+        sql: bytes,
+        values: Sequence[Buffer | None],
+        types: tuple[int, ...],
+        formats: Sequence[pq.Format],
+    ) -> list[bytes | None]:
+        """Send one statement. Return for each of its results the name of what that prepares."""
+        if self.prepare_threshold is None:
+            self.pgconn.send_query_params(sql, values, types, formats, pq.Format.BINARY)
+            return [None]
+        name = self._plan_names.setdefault((sql, types), b"sitq_%d" % len(self._plan_names))
+        asks: list[bytes | None] = [None]
+        if name not in self._planned:
+            self.pgconn.send_prepare(name, sql, types)
+            asks.insert(0, name)
+        self.pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
+        return asks
+
+    async def _until_the_sync(self) -> list[pq.abc.PGresult]:
+        results: list[pq.abc.PGresult] = []
+        while self.pgconn.status == pq.ConnStatus.OK:
+            while self.pgconn.is_busy():
+                await Ready(self.descriptor, READABLE)
+                self.pgconn.consume_input()
+            result = self.pgconn.get_result()
+            if result is None:  # it stands between two results
+                continue
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                self.pgconn.exit_pipeline_mode()
+                break
+            results.append(result)
+        return results
 
     def _place(self, sql: str) -> bytes:
         placed = self._placed.get(sql)

@@ -11,18 +11,22 @@ next batch is given to it.
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 from sitq.adapters.base import Answer, BatchError, Loop
 from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.postgres import Asked, Connect, Pause, Talk, block
-from sitq.adapters.postgres_connection import Connection, PostgresSettings, Ready, connect
+from sitq.adapters.postgres_connection import (
+    READABLE,
+    WRITABLE,
+    Connection,
+    PostgresSettings,
+    Ready,
+    connect,
+)
 from sitq.adapters.postgres_errors import NoAnswerError
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op
-
-READABLE: Final = 1
-WRITABLE: Final = 2
 
 
 class PostgresDriver:

@@ -6,7 +6,8 @@ The promises:
   what takes.
 - All times are those of the server, so that the clocks of workers do not matter.
 - Enqueues, settles, cancels and a reserve each cost a fixed number of statements, however many
-  tasks there are, and each statement is a round trip: a batch that settles and refills costs four.
+  tasks there are. What most batches consist of leaves together: such a batch costs two round trips,
+  the second of which is COMMIT. All else costs one for each statement.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from sitq.protocol.ops import (
     Count,
     Counted,
     Enqueue,
+    Enqueued,
     Failed,
     Fetch,
     Fetched,
@@ -54,7 +56,7 @@ from sitq.protocol.ops import (
 from sitq.storage import postgres_statements as sql
 from sitq.storage.policy_column import dump_policy
 from sitq.storage.postgres_schema import refuse_newer
-from sitq.storage.program import Commit, Program, Query, Row
+from sitq.storage.program import Commit, Program, Query, Row, Together
 from sitq.storage.sql import in_turn, ms, new_tasks, reservations, task_row, when
 
 
@@ -82,6 +84,11 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
     if asked.keys() == {Fetch}:  # one statement is a transaction of its own
         outcomes |= yield from _fetch(asked[Fetch], 0)
         return tuple([outcomes[i] for i in range(len(ops))])
+    if _leaves_together(asked):
+        found = yield from _together(asked, schema)
+        if found is not None:
+            yield _COMMIT
+            return tuple([found[i] for i in range(len(ops))])
     begin = sql.BEGIN_READING if asked.keys() <= READS else sql.BEGIN
     ((now, version, *_),) = yield Query(begin)
     refuse_newer(version, schema)
@@ -91,6 +98,62 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
     yield _COMMIT
     return tuple([outcomes[i] for i in range(len(ops))])
 
+
+# -- what leaves together --------------------------------------------------------------
+
+
+def _leaves_together(asked: dict[type, list[tuple[int, Any]]]) -> bool:
+    """Say whether no statement of the batch has to know what one before it has found."""
+    return asked.keys() <= _TOGETHER and (
+        all(type(op.verdict) in _ENDS for _, op in asked.get(Settle, ()))
+        and all(op.known is None for _, op in asked.get(Reserve, ()))
+        and not any(
+            op.may_exist or any(task.delay_ms or task.run_at_ms is not None for task in op.tasks)
+            for _, op in asked.get(Enqueue, ())
+        )
+    )
+
+
+def _together(
+    asked: dict[type, list[tuple[int, Any]]], schema: str
+) -> Program[dict[int, Outcome] | None]:
+    """Send all of it at once; return None if it is to be done one by one, since an id is taken."""
+    settles, reserves = asked.get(Settle, []), asked.get(Reserve, [])
+    changes = _changes(settles)
+    new = [task for _, op in asked.get(Enqueue, ()) for task in op.tasks]
+    enqueues = [Query(sql.ENQUEUE_NEW, _columns_of_new(new))] if new else []
+    nexts = [_next_of(op, op.limit, promoted=False) for _, op in reserves]
+    begin = (Query(sql.BEGIN_ALONE), Query(sql.LOOK_UP))
+    answers = yield Together((*begin, *changes, *enqueues, *nexts))
+    if not answers:
+        return None
+    (now, version, *_) = answers[1][0]
+    refuse_newer(version, schema)
+    applied = sum(rows[0][0] for rows in answers[2 : 2 + len(changes)])
+    outcomes: dict[int, Outcome] = {i: Enqueued() for i, _ in asked.get(Enqueue, ())}
+    if settles:
+        outcomes |= yield from _settled(settles, applied)
+    for (i, op), rows in zip(reserves, answers[len(answers) - len(reserves) :], strict=True):
+        outcomes[i] = yield from _reserved(op, (), _given(rows), now)
+    return outcomes
+
+
+def _columns_of_new(new: Sequence[NewTask]) -> tuple[Any, ...]:
+    return (
+        Texts([task.id for task in new]),
+        Texts([task.queue for task in new]),
+        Texts([task.name for task in new]),
+        Ints([task.priority for task in new]),
+        Blobs([task.payload for task in new]),
+        Texts([dump_policy(task.policy) for task in new]),
+        Ints([task.policy.max_crashes for task in new]),
+    )
+
+
+_TOGETHER: Final[frozenset[type]] = frozenset({Settle, Enqueue, Reserve})
+# What has ended is in no queue any more: no reserve of this batch can take it, before it is looked
+# up how a task stands whose verdict was refused.
+_ENDS: Final[frozenset[type]] = frozenset({Completed, Failed, Aborted})
 
 # -- enqueue and cancel ----------------------------------------------------------------
 
@@ -175,13 +238,16 @@ def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
         yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
         known = Ints(op.known)
         forgotten = yield Query(sql.FORGOTTEN, (op.worker_id, known, op.limit))
-    left = op.limit - len(forgotten)
-    given = yield from _next(op, left, now, promoted=False)
+    rows = yield _next_of(op, op.limit - len(forgotten), promoted=False)
+    return (yield from _reserved(op, forgotten, _given(rows), now))
+
+
+def _reserved(op: Reserve, forgotten: Sequence[Row], given: _Given, now: int) -> Program[Outcome]:
     if not given.registered:
         return Unregistered()
     if given.due_at is not None and given.due_at <= now:
         yield Query(sql.PROMOTE, (Texts(op.queues), now))
-        given = yield from _next(op, left, now, promoted=True)
+        given = _given((yield _next_of(op, op.limit - len(forgotten), promoted=True)))
     rows = [*forgotten, *given.rows]
     tasks, damaged = reservations(in_turn(rows), op.worker_id)
     if damaged:
@@ -191,9 +257,11 @@ def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
     return Reserved(tasks, max(0, given.due_at - now) / 1000)
 
 
-def _next(op: Reserve, limit: int, now: int, *, promoted: bool) -> Program[_Given]:
-    params = (op.worker_id, Texts(op.queues), limit, now, promoted)
-    rows = yield Query(sql.RESERVE, params)
+def _next_of(op: Reserve, limit: int, *, promoted: bool) -> Query:
+    return Query(sql.RESERVE, (op.worker_id, Texts(op.queues), limit, promoted))
+
+
+def _given(rows: Sequence[Row]) -> _Given:
     registered, due_at, *_ = rows[0]
     return _Given(registered, due_at, [row[2:] for row in rows if row[2] is not None])
 
@@ -201,29 +269,38 @@ def _next(op: Reserve, limit: int, now: int, *, promoted: bool) -> Program[_Give
 # -- settle ----------------------------------------------------------------------------
 
 
-def _settle(settles: list[tuple[int, Settle]], now: int) -> Program[dict[int, Outcome]]:
+def _settle(settles: list[tuple[int, Settle]], now: int) -> Program[dict[int, Outcome]]:  # noqa: ARG001
+    applied = 0
+    for change in _changes(settles):
+        ((changed,),) = yield change
+        applied += changed
+    return (yield from _settled(settles, applied))
+
+
+def _changes(settles: list[tuple[int, Settle]]) -> list[Query]:
+    """Return the statements that make all of the changes; each returns how many it has made."""
     changes: dict[str, list[tuple[Settle, tuple[Any, ...]]]] = {}
     for _, op in settles:
         for statement, values in _verdict_changes(op):
             changes.setdefault(statement, []).append((op, values))
-    applied = 0
+    queries = []
     for statement, each in changes.items():
         each.sort(key=_id_of)
         ops = [op for op, _ in each]
         kinds = _COLUMNS.get(statement, ())
         columns = zip(kinds, zip(*(values for _, values in each), strict=True), strict=True)
-        ((changed,),) = yield Query(
-            statement,
-            (
-                Texts(op.task_id for op in ops),
-                Ints(op.key.seq for op in ops),
-                Ints(op.key.token for op in ops),
-                Texts(op.worker_id for op in ops),
-                now,
-                *(kind(column) for kind, column in columns),
-            ),
+        params = (
+            Texts([op.task_id for op in ops]),
+            Ints([op.key.seq for op in ops]),
+            Ints([op.key.token for op in ops]),
+            Texts([op.worker_id for op in ops]),
+            *(kind(column) for kind, column in columns),
         )
-        applied += changed
+        queries.append(Query(statement, params))
+    return queries
+
+
+def _settled(settles: list[tuple[int, Settle]], applied: int) -> Program[dict[int, Outcome]]:
     if applied == len(settles):
         return {i: Settled(True) for i, _ in settles}
     # Some were refused. One that stands as it was left under this very token had been applied

@@ -16,7 +16,7 @@ Statements name tables as `sitq.tasks`; whoever runs them puts the name of the s
 
 from typing import Final
 
-from sitq.protocol.lifecycle import Move
+from sitq.protocol.lifecycle import Move, TaskState
 from sitq.storage.postgres_schema import SUSPECT
 from sitq.storage.sql import HAS_ENDED, RESERVATION, allows, moves_to
 
@@ -28,16 +28,42 @@ PROMOTE_LIMIT: Final = 1000
 IDLE_LIMIT_MS: Final = 5_000
 LOCK_LIMIT_MS: Final = 5_000
 
-# One round trip: no parameters, so several statements are sent as one. Settings are made for this
-# transaction alone: behind a pooler, the next may be somebody else's.
-_LOOK_UP: Final = f"""
-    SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-        (SELECT version FROM sitq.schema_version),
+# Settings are made for this transaction alone: behind a pooler, the next may be somebody else's.
+# The time is one of them, for the statements that are sent before it has been answered.
+_NOW_IS: Final = "sitq_batch.now"
+NOW: Final = f"(SELECT current_setting('{_NOW_IS}')::bigint)"
+_LIMITS: Final = f"""
         set_config('idle_in_transaction_session_timeout', '{IDLE_LIMIT_MS}', true),
-        set_config('lock_timeout', '{LOCK_LIMIT_MS}', true)
+        set_config('lock_timeout', '{LOCK_LIMIT_MS}', true)"""
+
+# Each statement has an index to go by, so it is planned once, and not by how little there was to
+# read at that moment: the plan is still in use when there is much.
+_PLANS: Final = """
+        set_config('plan_cache_mode', 'force_generic_plan', true),
+        set_config('enable_seqscan', 'off', true),
+        set_config('enable_bitmapscan', 'off', true),
+        set_config('jit', 'off', true)"""
+
+
+def _look_up(settings: str) -> str:
+    return f"""
+    SELECT clock.now, (SELECT version FROM sitq.schema_version),
+        set_config('{_NOW_IS}', clock.now::text, true), {settings}
+    FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now) AS clock
 """
-BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LOOK_UP}"
-BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_LOOK_UP}"
+
+
+TELL_NOW: Final = f"SELECT set_config('{_NOW_IS}', $1, true)"
+"""Whoever wants another time says so after the look-up."""
+
+LOOK_UP: Final = _look_up(f"{_LIMITS.strip()},{_PLANS}")
+BEGIN_ALONE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+# One round trip: no parameters, so several statements are sent as one.
+BEGIN: Final = f"{BEGIN_ALONE}; {LOOK_UP}"
+BEGIN_READING: Final = (
+    f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_look_up(_LIMITS.strip())}"
+)
 
 
 def _count(change: str) -> str:
@@ -47,6 +73,22 @@ def _count(change: str) -> str:
 # -- enqueue and cancel ----------------------------------------------------------------
 
 EXISTING: Final = "SELECT id, state, payload FROM sitq.tasks WHERE id = ANY ($1)"
+
+# Tasks that are new, as far as anybody knows, and due at once. An id that is taken after all is an
+# error, and decided upon by the statement below: to look out for it costs a third more.
+ENQUEUE_NEW: Final = f"""
+    INSERT INTO sitq.tasks
+        (seq, id, queue, name, state, priority, run_at_ms, enqueued_ms, payload, policy,
+            max_crashes)
+    SELECT numbered.seq, id, queue, name, '{TaskState.QUEUED}', priority, {NOW}, {NOW}, payload,
+        policy, max_crashes
+    FROM (
+        SELECT nextval('sitq.task_numbers') AS seq, new.* FROM unnest(
+            $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[], $7::bigint[]
+        ) AS new (id, queue, name, priority, payload, policy, max_crashes)
+    ) AS numbered
+    ORDER BY id
+"""
 
 # Numbers are given in the order of the tasks, and rows are put in by the order of their ids: two
 # who enqueue the same ids do not wait for each other crosswise.
@@ -108,7 +150,7 @@ RESERVE: Final = f"""
             ORDER BY run_at_ms LIMIT 1
         ) AS first
     ), allowed AS MATERIALIZED (
-        SELECT CASE WHEN EXISTS (SELECT FROM me) AND ($5 OR coalesce(due.at > $4, true))
+        SELECT CASE WHEN EXISTS (SELECT FROM me) AND ($4 OR coalesce(due.at > {NOW}, true))
             THEN $3 ELSE 0 END AS tasks FROM due
     ), suspect AS MATERIALIZED (
         SELECT id FROM sitq.tasks
@@ -129,8 +171,9 @@ RESERVE: Final = f"""
     ), given AS (
         UPDATE sitq.tasks
         SET {moves_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = $1,
-            started_ms = $4
-        WHERE ctid = ANY (ARRAY(SELECT place FROM next)) AND {allows(Move.RESERVE)}
+            started_ms = {NOW}
+        WHERE ctid = ANY (ARRAY(SELECT place FROM next))
+            AND CASE WHEN {allows(Move.RESERVE)} THEN true END
         RETURNING {RESERVATION}
     )
     SELECT EXISTS (SELECT FROM me), due.at, given.* FROM due LEFT JOIN given ON true
@@ -151,10 +194,10 @@ FORGOTTEN: Final = f"""
 def _settle(move: Move, sets: str, columns: tuple[str, ...] = (), also: str = "") -> str:
     """Make *move* for each of many attempts; *columns* are the types of what each brings along.
 
-    They are called `v1`, `v2`, and so on; `$5` is the time. The guard is a CASE, which the planner
-    does not see through: else it may take the index of all that is running for a short cut.
+    They are called `v1`, `v2`, and so on. The guard is a CASE, which the planner does not see
+    through: else it may take the index of all that is running for a short cut.
     """
-    arrays = "".join(f", ${n}::{kind}[]" for n, kind in enumerate(columns, 6))
+    arrays = "".join(f", ${n}::{kind}[]" for n, kind in enumerate(columns, 5))
     names = "".join(f", v{n}" for n, _ in enumerate(columns, 1))
     return _count(f"""
     UPDATE sitq.tasks SET {moves_to(move)}, {sets}
@@ -170,23 +213,23 @@ _NOT_ASKED: Final = " AND NOT cancel_asked"
 
 COMPLETE: Final = _settle(
     Move.COMPLETE,
-    "finished_ms = $5, result = v1, error = NULL, error_type = NULL, traceback = NULL",
+    f"finished_ms = {NOW}, result = v1, error = NULL, error_type = NULL, traceback = NULL",
     ("bytea",),
 )
 FAIL: Final = _settle(
     Move.FAIL,
-    "finished_ms = $5, error = v1, error_type = v2, traceback = v3, reason = v4",
+    f"finished_ms = {NOW}, error = v1, error_type = v2, traceback = v3, reason = v4",
     ("text", "text", "text", "text"),
 )
-ABORT: Final = _settle(Move.ABORT, "finished_ms = $5, reason = 'user'")
+ABORT: Final = _settle(Move.ABORT, f"finished_ms = {NOW}, reason = 'user'")
 
 # A task that was asked to stop does not come back by any of the three ways below.
 ABORT_IF_ASKED: Final = _settle(
-    Move.ABORT, "finished_ms = $5, reason = 'user'", also=" AND cancel_asked"
+    Move.ABORT, f"finished_ms = {NOW}, reason = 'user'", also=" AND cancel_asked"
 )
 RETRY: Final = _settle(
     Move.RETRY,
-    "run_at_ms = $5 + v1, error = v2, error_type = v3, traceback = v4, worker_id = NULL",
+    f"run_at_ms = {NOW} + v1, error = v2, error_type = v3, traceback = v4, worker_id = NULL",
     ("bigint", "text", "text", "text"),
     _NOT_ASKED,
 )

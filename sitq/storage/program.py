@@ -36,11 +36,22 @@ class Change(NamedTuple):
 
 
 @message
+class Together(NamedTuple):
+    """Send several statements at once: each is run unless one before it has failed.
+
+    The program is sent one row for each of them: its rows. If a key was there already, all is
+    rolled back, and the program is sent nothing.
+    """
+
+    queries: tuple[Query, ...]
+
+
+@message
 class Commit(NamedTuple):
     """Make it last. A failure of this step leaves the outcome unknown to whoever asked."""
 
 
-Step: TypeAlias = Query | Change | Commit
+Step: TypeAlias = Query | Together | Change | Commit
 Program: TypeAlias = Generator[Step, Sequence[Row], T]
 
 

@@ -1,11 +1,11 @@
 """The programs on a plain connection to Postgres, with the model's face."""
 
 from sitq.adapters.postgres import block
-from sitq.adapters.postgres_connection import PgError, PostgresSettings, connect
+from sitq.adapters.postgres_connection import PgError, PostgresSettings, TakenError, connect
 from sitq.storage.postgres import apply_batch
 from sitq.storage.postgres_schema import open_schema
-from sitq.storage.postgres_statements import BEGIN, BEGIN_READING
-from sitq.storage.program import Commit, Done, Query, resume
+from sitq.storage.postgres_statements import BEGIN, BEGIN_READING, LOOK_UP, TELL_NOW
+from sitq.storage.program import Commit, Done, Query, Together, resume
 from tests.storage.runs import NOW
 
 
@@ -46,9 +46,16 @@ class Postgres:
         match step:
             case Query(sql, params):
                 rows = self.ask(sql, params)
-                if sql in {BEGIN, BEGIN_READING}:
+                if sql in {BEGIN, BEGIN_READING, LOOK_UP}:
+                    self.ask(TELL_NOW, (str(now.wall_ms),))
                     rows = [(now.wall_ms, *rows[0][1:])]
                 return rows
+            case Together(queries):
+                try:
+                    return [tuple(self.step(query, now)) for query in queries]
+                except TakenError:
+                    self.ask("ROLLBACK")
+                    return []
             case Commit():
                 return self.ask("COMMIT")
             case _:
@@ -61,4 +68,19 @@ class Postgres:
         self.connection.shut()
 
 
-__all__ = ["PgError", "Postgres"]
+def one_by_one(program):
+    """Run what is sent together as steps of their own, so that one can halt between two of them."""
+    step = resume(program, None)
+    while not isinstance(step, Done):
+        if isinstance(step, Together):
+            answers = []
+            for query in step.queries:
+                rows = yield query
+                answers.append(tuple(rows))
+            step = resume(program, answers)
+        else:
+            step = resume(program, (yield step))
+    return step.value
+
+
+__all__ = ["PgError", "Postgres", "one_by_one"]

@@ -10,7 +10,7 @@ from tests.storage.on_postgres import Postgres
 from tests.storage.runs import NOW, new_task, register
 
 QUEUES = Texts(["default"])
-HELD = (Texts(["t"]), Ints([1]), Ints([1]), Texts(["w"]), 5)
+HELD = (Texts(["t"]), Ints([1]), Ints([1]), Texts(["w"]))
 PLANS = {
     "EXISTING": (sql.EXISTING, (Texts(["t"]),), {"tasks_pkey"}),
     "FIND": (sql.FIND, (Texts(["t"]),), {"tasks_pkey"}),
@@ -18,7 +18,7 @@ PLANS = {
     "PROMOTE": (sql.PROMOTE, (QUEUES, 5), {"tasks_scheduled"}),
     "RESERVE": (
         sql.RESERVE,
-        ("w", QUEUES, 100, 5, False),
+        ("w", QUEUES, 100, False),
         {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
     ),
     "FORGOTTEN": (sql.FORGOTTEN, ("w", Ints([1]), 9), {"tasks_held"}),
@@ -76,10 +76,10 @@ def test_a_batch_costs_as_many_round_trips_however_many_tasks_there_are(postgres
     def enqueue(of) -> int:
         return trips(postgres, [Enqueue((new_task(str(n)),)) for n in of])
 
-    assert enqueue(range(1)) == enqueue(range(1, 301)) == 3
+    assert enqueue(range(1)) == enqueue(range(1, 301)) == 2
     postgres.apply([register()])
     (reserved,) = postgres.apply([Reserve("w", ("default",), 200)])
     settles = [Settle(task.key, task.id, "w", Completed(b"")) for task in reserved.tasks]
-    assert trips(postgres, [settles[0], Reserve("w", ("default",), 1)]) == 4
-    assert trips(postgres, [*settles[1:], Reserve("w", ("default",), 99)]) == 4
+    assert trips(postgres, [settles[0], Reserve("w", ("default",), 1)]) == 2
+    assert trips(postgres, [*settles[1:], Reserve("w", ("default",), 99)]) == 2
     assert trips(postgres, [Fetch(("1", "2")), Fetch(("3",))]) == 1

@@ -35,7 +35,7 @@ from sitq.protocol.ops import (
 from sitq.storage import postgres_statements as sql
 from sitq.storage.postgres import apply_batch
 from sitq.storage.program import Commit, Done, resume
-from tests.storage.on_postgres import PgError, Postgres
+from tests.storage.on_postgres import PgError, Postgres, one_by_one
 from tests.storage.runs import NOW, later, new_task, register
 
 
@@ -52,7 +52,7 @@ class Halted:
 
     def __init__(self, store, ops, before, now=NOW) -> None:
         self.store, self.now = store, now
-        self.program = apply_batch(ops, "sitq")
+        self.program = one_by_one(apply_batch(ops, "sitq"))
         self.step = resume(self.program, None)
         while not self._is_at(before):
             self.step = resume(self.program, store.step(self.step, now))
