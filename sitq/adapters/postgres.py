@@ -23,7 +23,6 @@ from sitq.adapters.postgres_connection import (
     PgError,
     PostgresSettings,
     Ready,
-    TakenError,
     connect,
     shown,
 )
@@ -87,6 +86,7 @@ class Talk:
         self._where = f"{shown(settings.dsn)} schema={settings.schema}"
         self._pid = os.getpid()
         self._committing = False
+        self._has_committed = False
         self.news = News(settings)
 
     async def open(self) -> None:
@@ -149,7 +149,8 @@ class Talk:
         try:
             return await self._run(connection, make())
         except Exception as error:
-            lost = connection.is_lost
+            # What fails once it is committed leaves that answer unsaid, as a lost connection does.
+            lost = connection.is_lost or self._has_committed
             found = judge(error, self._where, committing=self._committing, lost=lost)
             if lost or found.afresh:
                 self.drop()
@@ -161,14 +162,17 @@ class Talk:
             raise
 
     async def _run(self, connection: Connection, program: Program[T]) -> T:
-        self._committing = False
+        self._committing = self._has_committed = False
         step = resume(program, None)
         while not isinstance(step, Done):
             match step:
                 case Query(sql, params):
                     step = resume(program, await connection.ask(sql, params))
-                case Together(queries):
-                    step = resume(program, await self._together(connection, queries))
+                case Together(queries, commits):
+                    self._committing = commits
+                    answers = await self._together(connection, queries)
+                    self._committing = self._has_committed = commits and bool(answers)
+                    step = resume(program, answers)
                 case Commit():
                     self._committing = True
                     await connection.ask("COMMIT")
@@ -181,7 +185,9 @@ class Talk:
     async def _together(self, connection: Connection, queries: Sequence[Query]) -> Sequence[Row]:
         try:
             return await connection.ask_together(queries)
-        except TakenError:
+        except PgError:
+            if connection.is_lost:
+                raise
             await connection.ask("ROLLBACK")
             return ()
 

@@ -26,8 +26,6 @@ from sitq.storage.program import Query, Row
 
 T = TypeVar("T")
 PgError = psycopg.Error
-TakenError = psycopg.errors.UniqueViolation
-"""A key is there already."""
 
 # A network that is gone is noticed: while we wait for an answer after the first three, while we
 # send after the last (milliseconds). All can be set in the DSN.

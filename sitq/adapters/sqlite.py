@@ -33,7 +33,7 @@ from sitq.exceptions import (
 )
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
-from sitq.storage.program import Change, Done, Program, Query, resume
+from sitq.storage.program import Change, Commit, Done, Program, Query, resume
 from sitq.storage.sqlite import LOSABLE, READS, apply_batch
 from sitq.storage.sqlite_schema import check_again, check_database, open_database
 
@@ -338,6 +338,7 @@ def _run(db: sqlite3.Connection, program: Program[T], guard: SqliteStore | None 
                 count = db.executemany(step.sql, step.rows).rowcount
                 step = resume(program, ((count,),))
             else:
+                assert type(step) is Commit, "a file is near: one asks it step by step"
                 if guard is not None:
                     guard.commits()
                 _commit(db)

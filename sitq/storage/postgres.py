@@ -84,7 +84,11 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
     if asked.keys() == {Fetch}:  # one statement is a transaction of its own
         outcomes |= yield from _fetch(asked[Fetch], 0)
         return tuple([outcomes[i] for i in range(len(ops))])
-    if _leaves_together(asked):
+    if len(ops) == 1 and isinstance(op := ops[0], Reserve) and op.known is None:
+        outcome = yield from _reserve_alone(op, schema)
+        if outcome is not None:
+            return (outcome,)
+    elif _leaves_together(asked):
         found = yield from _together(asked, schema)
         if found is not None:
             yield _COMMIT
@@ -117,7 +121,7 @@ def _leaves_together(asked: dict[type, list[tuple[int, Any]]]) -> bool:
 def _together(
     asked: dict[type, list[tuple[int, Any]]], schema: str
 ) -> Program[dict[int, Outcome] | None]:
-    """Send all of it at once; return None if it is to be done one by one, since an id is taken."""
+    """Send all of it at once; return None if it is to be done one by one: an id may be taken."""
     settles, reserves = asked.get(Settle, []), asked.get(Reserve, [])
     changes = _changes(settles)
     new = [task for _, op in asked.get(Enqueue, ()) for task in op.tasks]
@@ -136,6 +140,29 @@ def _together(
     for (i, op), rows in zip(reserves, answers[len(answers) - len(reserves) :], strict=True):
         outcomes[i] = yield from _reserved(op, (), _given(rows), now)
     return outcomes
+
+
+def _reserve_alone(op: Reserve, schema: str) -> Program[Outcome | None]:
+    """Send it with its COMMIT; return None if it is to be done one by one.
+
+    Whether it was committed may not be known then; a worker asks again with what it has (`known`).
+    """
+    asks = sql.BEGIN_ALONE, sql.LOOK_UP, _next_of(op, op.limit, promoted=False), sql.COMMIT
+    queries = tuple([ask if isinstance(ask, Query) else Query(ask) for ask in asks])
+    answers = yield Together(queries, commits=True)
+    if not answers:
+        return None
+    (now, version, *_) = answers[1][0]
+    refuse_newer(version, schema)
+    given = _given(answers[2])
+    if given.due_at is not None and given.due_at <= now:
+        return None  # and nothing was given yet
+    outcome, damaged = _given_out(op, given, given.rows, now)
+    if damaged:
+        yield Query(sql.BEGIN)
+        yield from _settle(damaged, now)
+        yield _COMMIT
+    return outcome
 
 
 def _columns_of_new(new: Sequence[NewTask]) -> tuple[Any, ...]:
@@ -248,13 +275,22 @@ def _reserved(op: Reserve, forgotten: Sequence[Row], given: _Given, now: int) ->
     if given.due_at is not None and given.due_at <= now:
         yield Query(sql.PROMOTE, (Texts(op.queues), now))
         given = _given((yield _next_of(op, op.limit - len(forgotten), promoted=True)))
-    rows = [*forgotten, *given.rows]
-    tasks, damaged = reservations(in_turn(rows), op.worker_id)
+    outcome, damaged = _given_out(op, given, [*forgotten, *given.rows], now)
     if damaged:
         yield from _settle(damaged, now)
+    return outcome
+
+
+def _given_out(
+    op: Reserve, given: _Given, rows: Sequence[Row], now: int
+) -> tuple[Outcome, list[tuple[int, Settle]]]:
+    """Return what the worker is told, and how those are put aside that it is not given."""
+    if not given.registered:
+        return Unregistered(), []
+    tasks, damaged = reservations(in_turn(rows), op.worker_id)
     if given.due_at is None or len(rows) == op.limit:
-        return Reserved(tasks)
-    return Reserved(tasks, max(0, given.due_at - now) / 1000)
+        return Reserved(tasks), damaged
+    return Reserved(tasks, max(0, given.due_at - now) / 1000), damaged
 
 
 def _next_of(op: Reserve, limit: int, *, promoted: bool) -> Query:

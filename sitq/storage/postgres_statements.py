@@ -17,7 +17,7 @@ Statements name tables as `sitq.tasks`; whoever runs them puts the name of the s
 from typing import Final
 
 from sitq.protocol.lifecycle import Move, TaskState
-from sitq.storage.postgres_schema import SUSPECT
+from sitq.storage.postgres_schema import SUSPECT, VERSION
 from sitq.storage.sql import HAS_ENDED, RESERVATION, allows, moves_to
 
 PROMOTE_LIMIT: Final = 1000
@@ -29,7 +29,8 @@ IDLE_LIMIT_MS: Final = 5_000
 LOCK_LIMIT_MS: Final = 5_000
 
 # Settings are made for this transaction alone: behind a pooler, the next may be somebody else's.
-# The time is one of them, for the statements that are sent before it has been answered.
+# The time is one of them, for the statements that are sent before it has been answered. On a schema
+# of a newer version there is none, and they fail.
 _NOW_IS: Final = "sitq_batch.now"
 NOW: Final = f"(SELECT current_setting('{_NOW_IS}')::bigint)"
 _LIMITS: Final = f"""
@@ -47,9 +48,11 @@ _PLANS: Final = """
 
 def _look_up(settings: str) -> str:
     return f"""
-    SELECT clock.now, (SELECT version FROM sitq.schema_version),
-        set_config('{_NOW_IS}', clock.now::text, true), {settings}
-    FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now) AS clock
+    SELECT clock.now, schema.version,
+        set_config('{_NOW_IS}', CASE WHEN schema.version <= {VERSION} THEN clock.now::text END, true),
+        {settings}
+    FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now) AS clock,
+        sitq.schema_version AS schema
 """
 
 
@@ -58,6 +61,7 @@ TELL_NOW: Final = f"SELECT set_config('{_NOW_IS}', $1, true)"
 
 LOOK_UP: Final = _look_up(f"{_LIMITS.strip()},{_PLANS}")
 BEGIN_ALONE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+COMMIT: Final = "COMMIT"
 
 # One round trip: no parameters, so several statements are sent as one.
 BEGIN: Final = f"{BEGIN_ALONE}; {LOOK_UP}"

@@ -39,11 +39,13 @@ class Change(NamedTuple):
 class Together(NamedTuple):
     """Send several statements at once: each is run unless one before it has failed.
 
-    The program is sent one row for each of them: its rows. If a key was there already, all is
-    rolled back, and the program is sent nothing.
+    The program is sent one row for each of them: its rows. If one has failed, all is rolled back
+    and the program is sent nothing: it goes on one by one, and whatever is wrong shows again. If it
+    *commits*, the last of them makes it last, as `Commit` does.
     """
 
     queries: tuple[Query, ...]
+    commits: bool = False
 
 
 @message

@@ -1,10 +1,10 @@
 """The programs on a plain connection to Postgres, with the model's face."""
 
 from sitq.adapters.postgres import block
-from sitq.adapters.postgres_connection import PgError, PostgresSettings, TakenError, connect
+from sitq.adapters.postgres_connection import PgError, PostgresSettings, connect
 from sitq.storage.postgres import apply_batch
 from sitq.storage.postgres_schema import open_schema
-from sitq.storage.postgres_statements import BEGIN, BEGIN_READING, LOOK_UP, TELL_NOW
+from sitq.storage.postgres_statements import BEGIN, BEGIN_READING, COMMIT, LOOK_UP, TELL_NOW
 from sitq.storage.program import Commit, Done, Query, Together, resume
 from tests.storage.runs import NOW
 
@@ -53,7 +53,7 @@ class Postgres:
             case Together(queries):
                 try:
                     return [tuple(self.step(query, now)) for query in queries]
-                except TakenError:
+                except PgError:
                     self.ask("ROLLBACK")
                     return []
             case Commit():
@@ -75,7 +75,7 @@ def one_by_one(program):
         if isinstance(step, Together):
             answers = []
             for query in step.queries:
-                rows = yield query
+                rows = yield Commit() if query.sql == COMMIT else query
                 answers.append(tuple(rows))
             step = resume(program, answers)
         else:

@@ -288,9 +288,7 @@ def test_a_task_that_is_cancelled_while_it_is_reserved_is_stopped_or_never_given
 
 def test_two_who_find_the_same_task_due_promote_it_once(postgres, other) -> None:
     postgres.apply([register("w"), register("v"), Enqueue((new_task(delay_ms=500),))])
-    first = Halted(postgres, [reserve()], sql.RESERVE, later(1))  # it has not looked yet
-    first.step = resume(first.program, postgres.step(first.step, later(1)))  # now it has
-    assert first.step.sql == sql.PROMOTE
+    first = Halted(postgres, [reserve()], sql.PROMOTE, later(1))  # it has looked
     first.step = resume(first.program, postgres.step(first.step, later(1)))
 
     (nothing,) = other.apply([reserve(10, "v")], later(1))
