@@ -6,6 +6,7 @@
     python -m benchmarks --peers-in FOLDER           with these
     python -m benchmarks --page                      and write docs/explanation/speed.md anew
     python -m benchmarks instructions                what one task costs, counted and not timed
+    python -m benchmarks soak-postgres               whether a million tasks leave Postgres slower
 
 The files, from what is measured to what is shown:
 
@@ -18,6 +19,7 @@ rounds       all of them, round by round, so that whatever else the machine does
 figures      medians, spreads, and ratios of what was measured in the same round
 tables, plot, page         what people read
 servers      a private Redis and a private Postgres
+soak         the same table again and again, on Postgres
 instructions counts that do not depend on what else the machine does
 
 `latency.py` and `virtual_month.py` are programs of their own.

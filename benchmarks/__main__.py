@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import __doc__ as about, instructions, machine, page, rounds, tables
+from benchmarks import __doc__ as about, instructions, machine, page, rounds, soak, tables
 from benchmarks.figures import Results
 from benchmarks.installing import install
 from benchmarks.job import SIZES
@@ -16,12 +16,18 @@ from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS
 
 ROUNDS = 5
+COMMANDS = "table", "instructions", "soak-postgres"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
     if options.command == "instructions":
-        print(instructions.report(options.tasks))
+        print(instructions.report(options.tasks or instructions.TASKS))
+        return 0
+    if options.command == "soak-postgres":
+        print(
+            soak.report(options.tasks or soak.TASKS, pruned=options.pruned, folder=options.folder)
+        )
         return 0
     if options.install_peers:
         for line in install(options.install_peers.absolute(), options.peers):
@@ -80,7 +86,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=("table", "instructions"), default="table")
+    add("command", nargs="?", choices=COMMANDS, default="table")
     add("--peers", type=_names(PEERS), default=list(PEERS), help="some of them, with commas")
     add("--peers-in", type=Path, metavar="FOLDER", help="where --install-peers put them")
     add("--install-peers", type=Path, metavar="FOLDER", help="only install them")
@@ -96,7 +102,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--svg", type=Path, metavar="FILE", help="write the picture, for people")
     add("--page", action="store_true", help="write docs/explanation/speed.md, .json and .svg")
     add("--from", type=Path, dest="read", metavar="FILE", help="measure nothing, read that JSON")
-    add("--tasks", type=int, default=instructions.TASKS, help="whose instructions are counted")
+    add("--tasks", type=int, metavar="N", help="that are counted, or go through the soak")
+    add("--pruned", action="store_true", help="soak: what has ended is pruned, and does not stay")
     options = parser.parse_args(arguments)
     if options.repeat is None:
         options.repeat = ROUNDS if options.size == "full" else 3

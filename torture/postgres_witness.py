@@ -23,7 +23,7 @@ from sitq.protocol.lifecycle import TaskState
 from sitq.protocol.ops import Cancel, Cancelled, Moment, Op, Outcome
 from sitq.storage import postgres_statements as sql
 from sitq.storage.postgres import READS
-from sitq.storage.program import Commit, Done, Program, Query, Step, resume
+from sitq.storage.program import Commit, Done, Program, Query, Step, Together, resume
 from sitq.testing.simulation.history import Batch, Kind
 from sitq.testing.simulation.row_triggers import COLUMNS, changed
 from torture.kept import Changes, Kept
@@ -87,22 +87,34 @@ def watch(here: "Witness") -> None:
 
     def apply_batch_watched(ops: Sequence[Op], *more: Any) -> Program[tuple[Outcome, ...]]:
         program = apply_batch(ops, *more)
-        first: Any = None
+        begun: Any = None
+        may_commit = False
         step: Step | Done[Any] = resume(program, None)
         while not isinstance(step, Commit | Done):
-            rows = yield step
-            first = first or rows
+            if may_commit:  # and goes on in another transaction
+                yield Commit()
+            # The name is put in before the COMMIT, which therefore goes alone.
+            may_commit, sent = False, step
+            if isinstance(step, Together) and step.commits:
+                may_commit, sent = True, Together(step.queries[:-1])
+            rows = yield sent
+            if isinstance(step, Together):
+                begun = rows[1] if rows else None
+                may_commit = may_commit and bool(rows)
+                rows = [*rows, ()] if may_commit else rows
+            else:
+                begun = begun or rows
             step = resume(program, rows)
-        if isinstance(step, Done):
+        if isinstance(step, Done) and not may_commit:
             alone: tuple[Outcome, ...] = step.value
             return alone
-        end = resume(program, ())
+        end = step if isinstance(step, Done) else resume(program, ())
         assert isinstance(end, Done)
         outcomes: tuple[Outcome, ...] = end.value
         if any(type(op) not in READS for op in ops):
             name = f"{os.getpid()}-{next(numbers)}"
             yield Query(_NAME, (name,))
-            now_ms = first[0][0]
+            now_ms = begun[0][0]
             batch = Batch(tuple(ops), outcomes, Moment(now_ms, now_ms, EPOCH))
             here.note(Kind.BATCH, value=Stored(name, batch, ()))
         yield Commit()

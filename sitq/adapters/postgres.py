@@ -87,6 +87,7 @@ class Talk:
         self._pid = os.getpid()
         self._committing = False
         self._has_committed = False
+        self._bell: Query | None = None  # which the next COMMIT takes along
         self.news = News(settings)
 
     async def open(self) -> None:
@@ -106,8 +107,12 @@ class Talk:
         """Apply *ops* in one transaction, or raise `BatchError`."""
         if self.news.due_in == 0:
             await self.ring()
-        outcomes = await self.run(lambda: apply_batch(ops, self.settings.schema))
-        self.news.add(ops, outcomes)
+        self._bell = self.news.bell_of(ops)
+        try:
+            outcomes = await self.run(lambda: apply_batch(ops, self.settings.schema))
+        finally:
+            rang, self._bell = self._bell is not None, None
+        self.news.add(ops, outcomes, rang=rang)
         return outcomes
 
     async def run(self, make: Callable[[], Program[T]]) -> T:
@@ -124,6 +129,13 @@ class Talk:
             await Pause(pause * (0.5 + chance.unit()))
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    @property
+    def rings_in(self) -> float | None:
+        """Seconds until others are to be told of something; None if there is nothing to tell."""
+        if self.connection is not None and self.connection.rings:
+            return 0.0
+        return self.news.due_in
+
     async def ring(self) -> None:
         """Tell other processes of what was committed; nothing that fails here matters."""
         connection = self.connection
@@ -131,7 +143,10 @@ class Talk:
             self.news.clear()
             return
         try:
-            await self.news.tell(connection)
+            if connection.rings:
+                await connection.rung()
+            if self.news.due_in == 0:
+                await self.news.tell(connection)
         except Exception:  # noqa: BLE001  # the next batch finds out what it is
             self.drop()
         except BaseException:
@@ -175,7 +190,10 @@ class Talk:
                     step = resume(program, answers)
                 case Commit():
                     self._committing = True
-                    await connection.ask("COMMIT")
+                    if self._bell is None:
+                        await connection.ask("COMMIT")
+                    else:
+                        await connection.commit_and_ring(self._bell)
                     self._committing = False
                     step = resume(program, ())
                 case Change():
@@ -250,7 +268,7 @@ class PostgresStore:
 
     def tidy(self) -> None:
         """Tell other processes of what was committed."""
-        if self._talk.news.due_in is not None:
+        if self._talk.rings_in is not None:
             block(self._talk.ring(), self._talk.settings)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from psycopg.adapt import Buffer, Dumper, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
-from sitq.storage.postgres import Blobs, Ints, Texts
+from sitq.storage.postgres_arrays import Blobs, Ints, Texts
 from sitq.storage.program import Query, Row
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class PostgresSettings:
 
 READABLE: Final = 1
 WRITABLE: Final = 2
+_UNPLANNED: Final = b"BEGIN", b"COMMIT"
 _WENT_WELL: Final = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}
 
 
@@ -103,6 +104,8 @@ class Connection(psycopg.AsyncConnection[Row]):
         self._transformer = Transformer.from_context(self)
         self._plan_names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
         self._planned: set[bytes] = set()
+        self._bell_prepares: Sequence[bytes | None] = ()
+        self.rings = False
 
     async def wait(
         self,
@@ -120,7 +123,7 @@ class Connection(psycopg.AsyncConnection[Row]):
     async def ask(self, sql: str, params: Sequence[Any] = ()) -> Sequence[Row]:
         """Run a statement; without *params* it may be several, and the last one's rows count."""
         cursor = self._cursor
-        await self._begin_nothing()
+        await self._be_ready()
         if params:
             await cursor.execute(self._place(sql), params, binary=True)
         else:
@@ -129,22 +132,58 @@ class Connection(psycopg.AsyncConnection[Row]):
                 pass
         return await cursor.fetchall() if cursor.description else ()
 
-    async def _begin_nothing(self) -> None:
-        """See to it that psycopg begins no transaction of its own."""
-        if not self.autocommit:
-            await self.set_autocommit(True)
-
     async def ask_together(self, queries: Sequence[Query]) -> list[Row]:
         """Send all of *queries* at once; return the rows of each. The first that fails is raised."""
-        await self._begin_nothing()
+        await self._be_ready()
         dumped = [self._dumped(query) for query in queries]  # what cannot be sent fails here
         self.pgconn.enter_pipeline_mode()
+        prepares = self._send_all(dumped)
+        await self._flush()
+        results = await self._until_the_sync()
+        self.pgconn.exit_pipeline_mode()
+        return self._rows(results, prepares)
+
+    async def commit_and_ring(self, bell: Query) -> None:
+        """Commit, and send *bell* along: what comes after it, in a transaction of its own.
+
+        It `rings` until `rung` has heard what became of it.
+        """
+        await self._be_ready()
+        dumped = self._dumped(Query("COMMIT")), self._dumped(bell)
+        self.pgconn.enter_pipeline_mode()
+        prepares = self._send_all(dumped[:1])
+        self._bell_prepares = self._send_all(dumped[1:])
+        self.rings = True
+        await self._flush()
+        self._rows(await self._until_the_sync(), prepares)
+
+    async def rung(self) -> None:
+        """Return once the bell has rung. Raises `PgError`."""
+        results = await self._until_the_sync()
+        self.pgconn.exit_pipeline_mode()
+        self.rings = False
+        self._rows(results, self._bell_prepares)
+
+    async def _be_ready(self) -> None:
+        if self.rings:
+            await self.rung()
+        if not self.autocommit:  # psycopg would begin a transaction of its own
+            await self.set_autocommit(True)
+
+    def _send_all(self, dumped: Sequence["_Dumped"]) -> list[bytes | None]:
+        """Send them up to a sync. Return for each result the name of what that prepares."""
         prepares = [name for one in dumped for name in self._send(*one)]
         self.pgconn.pipeline_sync()
+        return prepares
+
+    async def _flush(self) -> None:
         while self.pgconn.flush():
             if await Ready(self.descriptor, READABLE | WRITABLE) & READABLE:
                 self.pgconn.consume_input()
-        results = await self._until_the_sync()
+
+    def _rows(
+        self, results: Sequence[pq.abc.PGresult], prepares: Sequence[bytes | None]
+    ) -> list[Row]:
         answers: list[Row] = []
         for result, prepared in zip(results, prepares, strict=False):
             if result.status not in _WENT_WELL:
@@ -154,8 +193,6 @@ class Connection(psycopg.AsyncConnection[Row]):
                 answers.append(tuple(self._transformer.load_rows(0, result.ntuples, tuple)))
             else:
                 self._planned.add(prepared)
-        if len(answers) < len(queries):
-            raise psycopg.OperationalError("the connection was lost")
         return answers
 
     def _dumped(self, query: Query) -> "_Dumped":
@@ -175,7 +212,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         formats: Sequence[pq.Format],
     ) -> list[bytes | None]:
         """Send one statement. Return for each of its results the name of what that prepares."""
-        if self.prepare_threshold is None:
+        if self.prepare_threshold is None or sql.startswith(_UNPLANNED):
             self.pgconn.send_query_params(sql, values, types, formats, pq.Format.BINARY)
             return [None]
         name = self._plan_names.setdefault((sql, types), b"sitq_%d" % len(self._plan_names))
@@ -196,10 +233,10 @@ class Connection(psycopg.AsyncConnection[Row]):
             if result is None:  # it stands between two results
                 continue
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
-                self.pgconn.exit_pipeline_mode()
-                break
+                return results
             results.append(result)
-        return results
+        self._rows(results, [None] * len(results))  # the server may have said why
+        raise psycopg.OperationalError("the connection was lost")
 
     def _place(self, sql: str) -> bytes:
         placed = self._placed.get(sql)

@@ -133,7 +133,7 @@ class PostgresDriver:
     def _ring_if_idle(self) -> None:
         if self._work is not None or self._closed:
             return
-        due_in = self._talk.news.due_in
+        due_in = self._talk.rings_in
         if due_in == 0:
             self._rings = True
             self._begin(self._talk.ring(), self._rung)

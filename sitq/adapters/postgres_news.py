@@ -11,8 +11,9 @@ from sitq.adapters.bells import Want
 from sitq.adapters.hints import ended_by, gives_work
 from sitq.adapters.postgres_connection import Connection, PostgresSettings
 from sitq.protocol.ops import Op, Outcome
-from sitq.storage.postgres import Texts
+from sitq.storage.postgres_arrays import Texts
 from sitq.storage.postgres_statements import RING, RING_IF_WANTED
+from sitq.storage.program import Query
 
 LONGEST_PAYLOAD: Final = 7000
 """Bytes: the server takes less than 8,000."""
@@ -47,9 +48,20 @@ class News:
             return None
         return max(0.0, due_at - clocks.monotonic())
 
-    def add(self, ops: Sequence[Op], outcomes: Sequence[Outcome]) -> None:
+    def bell_of(self, ops: Sequence[Op]) -> Query | None:
+        """Return what tells of *ops*, if it may be told at once: it goes along with the COMMIT."""
+        due = clocks.monotonic() >= self._rang_at + RING_EVERY
+        return self._ring() if due and self._settings.listen and gives_work(ops, ()) else None
+
+    def _ring(self) -> Query:
+        return Query(RING, (channel(self._settings.schema, Want.WORK), self._settings.origin))
+
+    def add(self, ops: Sequence[Op], outcomes: Sequence[Outcome], *, rang: bool = False) -> None:
+        """Take note of what was committed; if it *rang*, others know already that there is work."""
         if self._settings.listen:
-            self._work = self._work or gives_work(ops, outcomes)
+            if rang:
+                self._rang_at = clocks.monotonic()
+            self._work = not rang and (self._work or gives_work(ops, outcomes))
             self._ended += ended_by(ops, outcomes)
             del self._ended[:-MOST_IDS]
 
@@ -63,7 +75,7 @@ class News:
         self.clear()
         self._rang_at = clocks.monotonic()
         if work:
-            await connection.ask(RING, (channel(schema, Want.WORK), origin))
+            await connection.ask(*self._ring())
         if ended:
             about = (channel(schema, Want.ENDS), Texts(ended), schema)
             ((told,),) = await connection.ask(RING_IF_WANTED, about)

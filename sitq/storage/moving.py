@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from sitq.protocol.lifecycle import FINAL, TaskState
-from sitq.storage.postgres import Texts
+from sitq.storage.postgres_arrays import Texts
 from sitq.storage.postgres_schema import refuse_newer
 from sitq.storage.postgres_statements import BEGIN
 from sitq.storage.program import Change, Commit, Program, Query, Row

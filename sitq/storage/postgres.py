@@ -33,16 +33,12 @@ from sitq.protocol.ops import (
     Prune,
     Pruned,
     Register,
-    Registered,
     Released,
     Renew,
-    Renewed,
     Rescue,
-    Rescued,
     Reserve,
     Reserved,
     Retire,
-    Retired,
     RetryIn,
     Settle,
     Settled,
@@ -51,25 +47,13 @@ from sitq.protocol.ops import (
     Unparked,
     Unregistered,
     Watch,
-    Watched,
 )
-from sitq.storage import postgres_statements as sql
+from sitq.storage import postgres_statements as sql, postgres_workers as workers
 from sitq.storage.policy_column import dump_policy
+from sitq.storage.postgres_arrays import Blobs, Ints, Texts
 from sitq.storage.postgres_schema import refuse_newer
 from sitq.storage.program import Commit, Program, Query, Row, Together
 from sitq.storage.sql import in_turn, ms, new_tasks, reservations, task_row, when
-
-
-class Ints(list[int]):
-    """A parameter that is an array of numbers."""
-
-
-class Texts(list[str | None]):
-    """A parameter that is an array of texts."""
-
-
-class Blobs(list[bytes]):
-    """A parameter that is an array of bytes."""
 
 
 def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
@@ -378,75 +362,6 @@ def _verdict_changes(op: Settle) -> list[tuple[str, tuple[Any, ...]]]:
             assert_never(op.verdict)
 
 
-# -- workers ---------------------------------------------------------------------------
-
-
-def _register(registers: list[tuple[int, Register]], now: int) -> Program[dict[int, Outcome]]:
-    for _, op in registers:
-        until = now + ms(op.lease_for)
-        about = (op.worker_id, op.host, op.pid, Texts(op.queues), op.max_concurrency)
-        yield Query(sql.REGISTER, (*about, until, now))
-    return {i: Registered() for i, _ in registers}
-
-
-def _renew(renews: list[tuple[int, Renew]], now: int) -> Program[dict[int, Outcome]]:
-    outcomes: dict[int, Outcome] = {}
-    for i, op in renews:
-        ((changed,),) = yield Query(sql.RENEW, (now + ms(op.lease_for), op.worker_id))
-        outcomes[i] = Renewed() if changed else Unregistered()
-    return outcomes
-
-
-def _rescue(rescues: list[tuple[int, Rescue]], now: int) -> Program[dict[int, Outcome]]:
-    outcomes: dict[int, Outcome] = {}
-    for i, op in rescues:
-        outcomes[i] = yield from _rescue_one(op, now)
-    return outcomes
-
-
-def _rescue_one(op: Rescue, now: int) -> Program[Outcome]:
-    dead = yield Query(sql.DEAD, (Texts(op.worker_ids), now))
-    if not dead:
-        return Rescued((), 0)
-    ids = Texts(id_ for id_, _, _ in dead)
-    where = Texts(host for _, host, _ in dead), Ints(pid for _, _, pid in dead)
-    tasks = 0
-    for statement, params in (
-        (sql.RESCUE_ABORT, (now, ids)),
-        (sql.RESCUE_FAIL, (now, ids, *where)),
-        (sql.RESCUE, (ids,)),
-    ):
-        ((changed,),) = yield Query(statement, params)
-        tasks += changed
-    yield Query(sql.FORGET_WORKERS, (ids,))
-    return Rescued(tuple(id_ for id_, _, _ in dead), tasks)
-
-
-def _retire(retires: list[tuple[int, Retire]], now: int) -> Program[dict[int, Outcome]]:
-    outcomes: dict[int, Outcome] = {}
-    for i, op in retires:
-        own = Texts([op.worker_id])
-        yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
-        yield Query(sql.RESCUE_ABORT, (now, own))
-        ((released,),) = yield Query(sql.RETIRE_RELEASE, (own,))
-        yield Query(sql.FORGET_WORKERS, (own,))
-        outcomes[i] = Retired(released)
-    return outcomes
-
-
-def _watch(watches: list[tuple[int, Watch]], now: int) -> Program[dict[int, Outcome]]:
-    outcomes: dict[int, Outcome] = {}
-    for i, op in watches:
-        peers = yield Query(sql.PEERS, (now, op.worker_id))
-        asked = yield Query(sql.ASKED_TO_STOP, (op.worker_id,))
-        outcomes[i] = Watched(
-            peers=tuple(worker_id for worker_id, _ in peers),
-            expired=any(expired for _, expired in peers),
-            cancelled=tuple(TaskKey(seq, token) for seq, token in asked),
-        )
-    return outcomes
-
-
 # -- upkeep and reading ----------------------------------------------------------------
 
 
@@ -485,16 +400,16 @@ def _fetch(fetches: list[tuple[int, Fetch]], now: int) -> Program[dict[int, Outc
 # What frees comes before what takes, and what looks comes last.
 _IN_ORDER: Final[Sequence[tuple[type, Any]]] = (
     (Settle, _settle),
-    (Retire, _retire),
-    (Register, _register),
-    (Renew, _renew),
-    (Rescue, _rescue),
+    (Retire, workers.retire),
+    (Register, workers.register),
+    (Renew, workers.renew),
+    (Rescue, workers.rescue),
     (Unpark, _unpark),
     (Prune, _prune),
     (Enqueue, _enqueue),
     (Cancel, _cancel),
     (Reserve, _reserve),
-    (Watch, _watch),
+    (Watch, workers.watch),
     (Count, _count),
     (Fetch, _fetch),
 )

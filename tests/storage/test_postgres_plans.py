@@ -4,7 +4,8 @@ import pytest
 
 from sitq.protocol.ops import Completed, Enqueue, Fetch, Reserve, Settle
 from sitq.storage import postgres_statements as sql
-from sitq.storage.postgres import Blobs, Ints, Texts, apply_batch
+from sitq.storage.postgres import apply_batch
+from sitq.storage.postgres_arrays import Blobs, Ints, Texts
 from sitq.storage.program import Done, resume
 from tests.storage.on_postgres import Postgres
 from tests.storage.runs import NOW, new_task, register

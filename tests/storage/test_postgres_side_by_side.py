@@ -348,7 +348,7 @@ def test_two_that_wait_for_each_other_are_told_apart_by_the_server(postgres, oth
 
 
 def sql_texts(*ids):
-    from sitq.storage.postgres import Texts
+    from sitq.storage.postgres_arrays import Texts
 
     return Texts(ids)
 
