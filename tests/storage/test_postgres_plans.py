@@ -34,9 +34,20 @@ PLANS = {
 }
 
 
-@pytest.fixture(scope="module", params=["never analysed", "analysed"])
+BY_PLACE = {"PROMOTE", "RESERVE", "PRUNE"}
+"""They find rows by an index, and change those very rows."""
+
+
+# A plan stays in use for as long as the server thinks that nothing has changed: one that is made
+# while the table is empty has to be as good as any.
+@pytest.fixture(scope="module", params=["never analysed", "analysed", "empty"])
 def full(request, postgres_server):
     full = Postgres(postgres_server.dsn(postgres_server.create_database())).open()
+    if request.param == "empty":
+        full.ask("VACUUM ANALYZE")
+        yield full
+        full.close()
+        return
     full.apply([register()])
     for state in ("success", "failed", "queued", "scheduled", "parked"):
         full.apply([Enqueue(tuple(new_task(f"{state}{n}") for n in range(3000)))])
@@ -54,10 +65,13 @@ def full(request, postgres_server):
 @pytest.mark.parametrize("name", PLANS)
 def test_each_statement_goes_by_its_index_and_reads_no_table_as_a_whole(full, name) -> None:
     statement, params, indexes = PLANS[name]
+    full.ask(sql.BEGIN)
     plan = [line for (line,) in full.ask(f"EXPLAIN {statement}", params)]
+    full.ask("ROLLBACK")
 
     assert indexes <= {index for index in INDEXES if any(index in line for line in plan)}, plan
     assert not [line for line in plan if "Seq Scan on tasks" in line], plan
+    assert any("Tid Scan on tasks" in line for line in plan) is (name in BY_PLACE), plan
 
 
 INDEXES = {index for _, _, indexes in PLANS.values() for index in indexes}
@@ -83,4 +97,5 @@ def test_a_batch_costs_as_many_round_trips_however_many_tasks_there_are(postgres
     settles = [Settle(task.key, task.id, "w", Completed(b"")) for task in reserved.tasks]
     assert trips(postgres, [settles[0], Reserve("w", ("default",), 1)]) == 2
     assert trips(postgres, [*settles[1:], Reserve("w", ("default",), 99)]) == 2
+    assert trips(postgres, [Reserve("w", ("default",), 100)]) == 1
     assert trips(postgres, [Fetch(("1", "2")), Fetch(("3",))]) == 1
