@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions, marks, rounds
+from benchmarks import instructions, marks, rounds, soak
 from benchmarks.__main__ import main, options_of
 from benchmarks.hot_path import LOOPS, PARTS
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import MANY
+from benchmarks.servers import Postgres
 from benchmarks.workloads import WORKLOADS
 from sitq import Worker
 
@@ -195,3 +196,16 @@ def test_instructions_are_those_of_each_process_less_what_was_needed_before() ->
 def test_too_few_tasks_are_refused() -> None:
     with pytest.raises(ValueError, match="more than 500, and not 500"):
         instructions.counts(500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruned", [False, True], ids=["kept", "pruned"])
+def test_a_soak_shows_each_stretch_beside_the_first(pruned) -> None:
+    if Postgres.program() is None:
+        pytest.skip("there is no Postgres server here")
+    lines = soak.report(300, pruned=pruned, stretch=100).splitlines()
+
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| 100", "| 200", "| 300"]
+    rows = [int(line.split(" | ")[4]) for line in lines[2:5]]
+    assert rows[2] < 300 if pruned else rows == [100, 200, 300]
+    assert lines[-1].startswith("last / first: enqueued ")
