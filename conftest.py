@@ -158,8 +158,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # The page of the worker shows programs that wait for seconds, so that people can watch.
 WATCHED = "docs/reference/sitq.worker.md"
-# This one needs a server.
-ON_POSTGRES = "docs/how-to/postgres.md"
+# These need a server.
+ON_POSTGRES = ["docs/how-to/postgres.md", "docs/how-to/postgres-transactions.md"]
 
 
 def _examples() -> ModuleType:
@@ -182,9 +182,11 @@ def _examples() -> ModuleType:
     )
     plugin: Any = ModuleType("examples")
     plugin.pytest_collect_file = pytest_integration(
-        pages(patterns=["README.md", "docs/**/*.md", "docs/*.md"], excludes=[WATCHED, ON_POSTGRES]),
+        pages(
+            patterns=["README.md", "docs/**/*.md", "docs/*.md"], excludes=[WATCHED, *ON_POSTGRES]
+        ),
         pages(pattern=WATCHED, fixtures=["pauses_are_short"]),
-        pages(pattern=ON_POSTGRES, fixtures=["database_url"]),
+        pages(patterns=ON_POSTGRES, fixtures=["database_url"]),
         Sybil(
             parsers=[DocTestParser(doctest.ELLIPSIS)],
             patterns=["sitq/*.py", "sitq/**/*.py"],

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what a type checker sees of the table below
         TaskConflictError as TaskConflictError,
         TaskError as TaskError,
         TaskFailed as TaskFailed,
+        TaskLostError as TaskLostError,
         TaskNotFoundError as TaskNotFoundError,
         ValidationError as ValidationError,
         VirtualTimeError as VirtualTimeError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # what a type checker sees of the table below
         WorkerRunningError as WorkerRunningError,
     )
     from sitq.queue import TaskQueue as TaskQueue
+    from sitq.running import current_task as current_task
     from sitq.serialization import (
         CloudpickleSerializer as CloudpickleSerializer,
         Serializer as Serializer,
@@ -88,6 +90,7 @@ _NAMES = {
         "TaskConflictError",
         "TaskError",
         "TaskFailed",
+        "TaskLostError",
         "TaskNotFoundError",
         "ValidationError",
         "VirtualTimeError",
@@ -95,6 +98,7 @@ _NAMES = {
         "WorkerRunningError",
     ),
     "sitq.queue": ("TaskQueue",),
+    "sitq.running": ("current_task",),
     "sitq.serialization": ("CloudpickleSerializer", "Serializer"),
     "sitq.sync": ("SyncTaskQueue",),
     "sitq.task": ("Options", "Retry", "Task"),

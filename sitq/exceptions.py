@@ -61,6 +61,10 @@ class EnqueueUnknown(TaskError):
         return type(self), (str(self), *self.task_ids)
 
 
+class TaskLostError(TaskError):
+    """The attempt is over: another was started, or it was finished before. Roll back."""
+
+
 class TaskFailed(TaskError):
     """The task ended in failure; `error_type` and `traceback` tell what its worker saw."""
 

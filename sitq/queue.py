@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from sitq.adapters.waiting import wait_for_end
+from sitq.adapters.within import OwnAsyncConnection, Within
 from sitq.backends.base import Backend, checked_backend
 from sitq.core import Result, TaskId
-from sitq.exceptions import CommitUnknownError
+from sitq.exceptions import CommitUnknownError, ValidationError
 from sitq.protocol.ops import Cancel, Fetch
 from sitq.request import (
     Desk,
@@ -35,15 +36,18 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Enqueuer:
-    """Enqueues with some options changed: what `queue.using(...)` gives."""
+    """Enqueues with some options changed: what `queue.using(...)` and `queue.within(...)` give."""
 
-    def __init__(self, queue: "TaskQueue", changes: OptionFields) -> None:
+    def __init__(
+        self, queue: "TaskQueue", changes: OptionFields, within: Within | None = None
+    ) -> None:
         self._queue = queue
         self._changes = changes
+        self._within = within
 
     def using(self, **options: Unpack[OptionFields]) -> "Enqueuer":
         """Return one with more options changed."""
-        return Enqueuer(self._queue, added(self._changes, options))
+        return Enqueuer(self._queue, added(self._changes, options), self._within)
 
     @overload
     async def enqueue(
@@ -65,12 +69,12 @@ class Enqueuer:
         Every argument belongs to *function*, also one that is named as an option is. Raises as
         `TaskQueue.enqueue` does.
         """
-        (task_id,) = await self._queue._store([Task(function, *args, **kwargs)], self._changes)  # noqa: SLF001
+        (task_id,) = await self.enqueue_many([Task(function, *args, **kwargs)])
         return task_id
 
     async def enqueue_many(self, tasks: Iterable[Task[T]]) -> list[TaskId[T]]:
         """Store all of *tasks*, or none; return their ids in the same order."""
-        return await self._queue._store(tasks, self._changes)  # noqa: SLF001
+        return await self._queue._store(tasks, self._changes, self._within)  # noqa: SLF001
 
 
 class QueuedFunction(TaskFunction[P, R_co, T_co]):
@@ -187,6 +191,25 @@ class TaskQueue:
         """Return a way to enqueue with these options: `queue.using(delay=5).enqueue(f, 1)`."""
         return Enqueuer(self, added({}, options))
 
+    def within(self, connection: OwnAsyncConnection) -> Enqueuer:
+        """Return a way to enqueue within the transaction that is open on *connection*, of yours.
+
+        The tasks are there if you commit, and were never there if you do not. Its `enqueue` can
+        raise `StoreError` as well, after which your transaction has failed. Only a PostgresBackend
+        can do this, with a psycopg AsyncConnection.
+
+        Raises:
+            ValidationError: no transaction can be open on this connection.
+            BackendError: the backend cannot do this.
+        """
+        within = self.backend.within(connection)
+        if not within.is_async:
+            raise ValidationError(
+                f"a TaskQueue awaits, and {connection!r} cannot be awaited: give an"
+                " AsyncConnection; a SyncTaskQueue takes the other"
+            )
+        return Enqueuer(self, {}, within)
+
     @overload
     def task(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
@@ -204,10 +227,14 @@ class TaskQueue:
         changed = self._defaults.using(**options)
         return lambda function: QueuedFunction(function, changed, self)
 
-    async def _store(self, tasks: Iterable[Task[T]], changes: OptionFields) -> list[TaskId[T]]:
+    async def _store(
+        self, tasks: Iterable[Task[T]], changes: OptionFields, within: Within | None = None
+    ) -> list[TaskId[T]]:
         op = self._desk.op(tasks, changes)
         if not op.tasks:
             return []
+        if within is not None:
+            return enqueued(op, await within.apply_async(op))
         session = await self.backend.session()
         try:
             (outcome,) = await session.writer.submit(op)

@@ -16,9 +16,10 @@ from sitq.adapters import clocks
 from sitq.adapters.base import BatchError, Store, in_doubt, refused
 from sitq.adapters.doorbell import ring
 from sitq.adapters.virtual import virtual
+from sitq.adapters.within import OwnConnection, Within
 from sitq.backends.base import Backend, checked_backend
 from sitq.core import Result, TaskId
-from sitq.exceptions import BackendClosedError, CommitUnknownError
+from sitq.exceptions import BackendClosedError, CommitUnknownError, ValidationError
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Cancel, Fetch, Fetched, Op, Outcome
 from sitq.protocol.waiter import (
@@ -53,15 +54,18 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class SyncEnqueuer:
-    """Enqueues with some options changed: what `queue.using(...)` gives."""
+    """Enqueues with some options changed: what `queue.using(...)` and `queue.within(...)` give."""
 
-    def __init__(self, queue: "SyncTaskQueue", changes: OptionFields) -> None:
+    def __init__(
+        self, queue: "SyncTaskQueue", changes: OptionFields, within: Within | None = None
+    ) -> None:
         self._queue = queue
         self._changes = changes
+        self._within = within
 
     def using(self, **options: Unpack[OptionFields]) -> "SyncEnqueuer":
         """Return one with more options changed."""
-        return SyncEnqueuer(self._queue, added(self._changes, options))
+        return SyncEnqueuer(self._queue, added(self._changes, options), self._within)
 
     @overload
     def enqueue(
@@ -77,12 +81,12 @@ class SyncEnqueuer:
     ) -> TaskId[T]: ...
     def enqueue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskId[Any]:
         """Store a call of *function*; return its id. Raises as `TaskQueue.enqueue` does."""
-        (task_id,) = self._queue._store([Task(function, *args, **kwargs)], self._changes)  # noqa: SLF001
+        (task_id,) = self.enqueue_many([Task(function, *args, **kwargs)])
         return task_id
 
     def enqueue_many(self, tasks: Iterable[Task[T]]) -> list[TaskId[T]]:
         """Store all of *tasks*, or none; return their ids in the same order."""
-        return self._queue._store(tasks, self._changes)  # noqa: SLF001
+        return self._queue._store(tasks, self._changes, self._within)  # noqa: SLF001
 
 
 class SyncQueuedFunction(TaskFunction[P, R_co, T_co]):
@@ -177,6 +181,16 @@ class SyncTaskQueue:
         """Return a way to enqueue with these options."""
         return SyncEnqueuer(self, added({}, options))
 
+    def within(self, connection: OwnConnection) -> SyncEnqueuer:
+        """Return a way to enqueue within the transaction that is open on *connection*, of yours."""
+        within = self.backend.within(connection)
+        if within.is_async:
+            raise ValidationError(
+                f"a SyncTaskQueue cannot await, and {connection!r} must be awaited: give a"
+                " Connection; a TaskQueue takes the other"
+            )
+        return SyncEnqueuer(self, {}, within)
+
     @overload
     def task(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
@@ -194,10 +208,14 @@ class SyncTaskQueue:
         changed = self._defaults.using(**options)
         return lambda function: SyncQueuedFunction(function, changed, self)
 
-    def _store(self, tasks: Iterable[Task[T]], changes: OptionFields) -> list[TaskId[T]]:
+    def _store(
+        self, tasks: Iterable[Task[T]], changes: OptionFields, within: Within | None = None
+    ) -> list[TaskId[T]]:
         op = self._desk.op(tasks, changes)
         if not op.tasks:
             return []
+        if within is not None:
+            return enqueued(op, within.apply(op))
         try:
             outcome = self._apply(op)
         except CommitUnknownError as error:

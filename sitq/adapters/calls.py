@@ -15,7 +15,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +25,7 @@ import anyio.to_thread
 
 from sitq.adapters.base import Loop
 from sitq.adapters.virtual import virtual
+from sitq.adapters.within import Within
 from sitq.protocol.ops import Failure, Reservation
 from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable
 from sitq.serialization import Call, Serializer, UnreadableError, seal, unseal
@@ -44,7 +45,8 @@ class Workbench:
     """What all calls of one worker share.
 
     *thread_returned* is called in the loop once a thread that was abandoned has ended;
-    *is_torn_down* says whether the worker itself is being cancelled.
+    *is_torn_down* says whether the worker itself is being cancelled; *within* is what stores in a
+    transaction of the task's own.
     """
 
     loop: Loop
@@ -53,6 +55,7 @@ class Workbench:
     limiter: anyio.CapacityLimiter
     thread_returned: Callable[[], object]
     is_torn_down: Callable[[], bool]
+    within: Callable[[object], Within]
     pid: int = field(default_factory=os.getpid)
 
     def end_a_forked_child(self, name: str) -> None:
@@ -66,11 +69,15 @@ class Workbench:
 
 
 class Execution:
-    """One attempt, made anywhere in the loop and run by a task of its own."""
+    """One attempt, made anywhere in the loop and run by a task of its own.
+
+    Once it *has_finished* within a transaction of its own, only that can have made it a success.
+    """
 
     def __init__(self, bench: Workbench, task: Reservation) -> None:
         self.task = task
         self._bench = bench
+        self.has_finished = False
         self._scope: anyio.CancelScope | None = None  # anyio makes one in a task only
         self._interrupted = False
         self._thread: _Thread | None = None
@@ -86,12 +93,17 @@ class Execution:
         """Whether a thread was left behind that still runs."""
         return self._thread is not None and self._thread.abandon()
 
+    def within(self, connection: object) -> Within:
+        """Return what stores within the transaction on *connection*."""
+        return self._bench.within(connection)
+
     async def run(self) -> Ending:
         """Return how the attempt ended, `Interrupted` if it was stopped.
 
         Only a cancellation that comes from outside of the scope is raised: the event loop is
         being torn down.
         """
+        running.set(self)
         with anyio.CancelScope(shield=True) as self._scope:
             if self._interrupted:
                 self._scope.cancel()
@@ -147,6 +159,12 @@ class Execution:
         return ending
 
     def _returned(self, value: object) -> Ending:
+        if self.has_finished:  # if that was committed, whatever is said here is refused
+            return Raised(_not_committed(self.task.name))
+        return self.sealed(value)
+
+    def sealed(self, value: object) -> Returned | Raised:
+        """Return what the store is told of a task that has the result *value*."""
         name, most = self.task.name, self._bench.max_payload
         try:
             data = seal(self._bench.serializer, value)
@@ -174,6 +192,18 @@ class Execution:
             if issubclass(kind, BaseExceptionGroup):
                 return _raised_beside(error, cancelled)
         return Raised(describe(error))
+
+
+running: Final[ContextVar[Execution]] = ContextVar("sitq_running")
+"""The attempt that the caller belongs to."""
+
+
+def _not_committed(name: str) -> Failure:
+    text = (
+        f"{name} has called finish() within a transaction, and that was not committed: it was rolled"
+        " back, or is open still"
+    )
+    return Failure(clean(text, MAX_ERROR), "TransactionNotCommitted")
 
 
 class _Later(NamedTuple):

@@ -95,7 +95,7 @@ class Connection(psycopg.AsyncConnection[Row]):
     def __init__(self, pgconn: pq.abc.PGconn, settings: PostgresSettings) -> None:
         super().__init__(pgconn, tuple_row)
         self.prepare_threshold = 2 if settings.prepare else None
-        for kind, dumper in _DUMPERS.items():
+        for kind, dumper in DUMPERS.items():
             self.adapters.register_dumper(kind, dumper)
         self.descriptor = self.pgconn.socket
         self._quoted = f'"{settings.schema}".'
@@ -385,7 +385,7 @@ class _Text(Dumper):
         return obj.encode()
 
 
-_DUMPERS: Final[dict[type, type[Dumper]]] = {
+DUMPERS: Final[dict[type, type[Dumper]]] = {
     int: _Int,
     str: _Text,
     Ints: _Ints,

@@ -24,7 +24,7 @@ class NoAnswerError(Exception):
     """The server has not said a word for longer than the timeout."""
 
 
-_BUSY: Final = {
+BUSY: Final = {
     "40001": "it could not be brought into line with what others did",
     "40P01": "it and another transaction waited for each other",
     "55P03": "another transaction kept a row or a table locked",
@@ -53,9 +53,9 @@ def judge(error: Exception, where: str, *, committing: bool, lost: bool) -> Judg
         return Judgement(error, Blame.OP)  # what the ops hold may be at fault: a text, a number
     if state in _UNKNOWN or (lost and committing):
         return _cut_off(_lost(error, where), committing=committing)
-    if state in _BUSY:
+    if state in BUSY:
         told = StoreBusyError(
-            f"{where} was busy for longer than the timeout ({_BUSY[state]}); nothing was stored."
+            f"{where} was busy for longer than the timeout ({BUSY[state]}); nothing was stored."
             " Look into pg_stat_activity for long transactions"
         )
         return Judgement(told, Blame.STORE, again=True, afresh=lost)
@@ -67,7 +67,7 @@ def judge(error: Exception, where: str, *, committing: bool, lost: bool) -> Judg
 
 
 def cannot_connect(error: Exception, where: str) -> StoreError:
-    return StoreError(f"cannot connect to {where}: {_said(error)}")
+    return StoreError(f"cannot connect to {where}: {said(error)}")
 
 
 def _cut_off(told: StoreError, *, committing: bool) -> Judgement:
@@ -77,14 +77,15 @@ def _cut_off(told: StoreError, *, committing: bool) -> Judgement:
 
 
 def _lost(error: Exception, where: str) -> StoreError:
-    return StoreError(f"the connection to {where} was lost: {_said(error)}")
+    return StoreError(f"the connection to {where} was lost: {said(error)}")
 
 
 def _refused(error: PgError, where: str) -> StoreError:
-    return StoreError(f"{where} refused this, and nothing was stored: {_said(error)}")
+    return StoreError(f"{where} refused this, and nothing was stored: {said(error)}")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Return the server's words on one line."""
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = "; ".join(line.strip() for line in lines)

@@ -12,6 +12,7 @@ from sitq.adapters.committer import Committer
 from sitq.adapters.doorbell import Doorbell
 from sitq.adapters.hints import Heard, Hints, told_nobody
 from sitq.adapters.presence import Presence
+from sitq.adapters.within import Within
 from sitq.protocol.ops import Fetch, Fetched, TaskRow
 
 
@@ -32,11 +33,13 @@ class Session:
         max_payload: int,
         listen: Callable[[Heard], bool],
         bells: Bells,
+        within: Callable[[object], Within],
     ) -> None:
         self.loop = loop
         self.open_store = open_store
         self.presence = presence
         self.max_payload = max_payload
+        self.within = within
         self.hints = Hints()
         self.hints.are_complete = listen(self.hints.applied)
         self._doorbell = Doorbell(loop, bells, self.hints)

@@ -102,6 +102,7 @@ class WorkerDriver:
             limiter=anyio.CapacityLimiter(config.max_concurrency),
             thread_returned=partial(self.post, ThreadReturned()),
             is_torn_down=session.loop.cancelled_outside(),
+            within=session.within,
         )
         watch: LoopWatch | None = None
         if blocked_after is not None:

@@ -26,7 +26,13 @@ from sitq.adapters.presence import NoPresence, Presence
 from sitq.adapters.session import Session
 from sitq.adapters.thread import ThreadDriver
 from sitq.adapters.virtual import Virtual, virtual
-from sitq.exceptions import BackendClosedError, BackendInUseError, ValidationError
+from sitq.adapters.within import Within
+from sitq.exceptions import (
+    BackendClosedError,
+    BackendError,
+    BackendInUseError,
+    ValidationError,
+)
 
 WEEK: Final = timedelta(days=7)
 MAX_PAYLOAD: Final = 16 * 2**20
@@ -60,6 +66,14 @@ class Backend(ABC):
         Return False, as here, if somebody could apply one that goes unheard.
         """
         return False
+
+    def within(self, connection: object) -> Within:
+        """Return what stores within the transaction on the caller's own *connection*."""
+        del connection
+        raise BackendError(
+            f"{self!r} cannot store within a transaction of yours: only PostgresBackend can, on a"
+            " psycopg connection to its database"
+        )
 
     def presence(self) -> Presence:
         """Return the liveness locks of the workers on this backend."""
@@ -125,6 +139,7 @@ class Backend(ABC):
             max_payload=self.max_payload,
             listen=self.listen,
             bells=self.bells() if run is None else NoBells(),
+            within=self.within,
         )
         return self._session
 

@@ -14,6 +14,7 @@ from sitq.adapters import chance
 from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.bells import Bells, NoBells
 from sitq.adapters.presence import NoPresence, Presence, lock_files, own_folder
+from sitq.adapters.within import Within
 from sitq.backends.base import MAX_PAYLOAD, WEEK, Backend
 from sitq.exceptions import BackendError, ValidationError
 
@@ -113,6 +114,11 @@ class PostgresBackend(Backend):
         from sitq.adapters.postgres_bells import PostgresBells
 
         return PostgresBells(self._here)
+
+    def within(self, connection: object) -> Within:
+        from sitq.adapters.postgres_within import CallersTransaction
+
+        return CallersTransaction(connection, self._settings)
 
     def presence(self) -> Presence:
         folder = own_folder("sitq-workers")

@@ -169,7 +169,7 @@ _ENDS: Final[frozenset[type]] = frozenset({Completed, Failed, Aborted})
 # -- enqueue and cancel ----------------------------------------------------------------
 
 
-def _enqueue(enqueues: list[tuple[int, Enqueue]], now: int) -> Program[dict[int, Outcome]]:
+def enqueue(enqueues: list[tuple[int, Enqueue]], now: int) -> Program[dict[int, Outcome]]:
     while True:
         known: dict[str, tuple[TaskState, bytes]] = {}
         may_exist = [task.id for _, op in enqueues if op.may_exist for task in op.tasks]
@@ -406,7 +406,7 @@ _IN_ORDER: Final[Sequence[tuple[type, Any]]] = (
     (Rescue, workers.rescue),
     (Unpark, _unpark),
     (Prune, _prune),
-    (Enqueue, _enqueue),
+    (Enqueue, enqueue),
     (Cancel, _cancel),
     (Reserve, _reserve),
     (Watch, workers.watch),

@@ -8,6 +8,7 @@ import time
 
 import anyio
 import anyio.to_thread
+import psycopg
 import pytest
 
 from sitq import (
@@ -15,8 +16,12 @@ from sitq import (
     CommitUnknownError,
     NewerSchemaError,
     PostgresBackend,
+    Retry,
     StoreError,
     SyncTaskQueue,
+    TaskQueue,
+    Worker,
+    current_task,
 )
 from sitq.adapters.base import BatchError
 from sitq.protocol.commit import Blame
@@ -203,6 +208,43 @@ async def test_what_is_cut_off_inside_commit_is_in_doubt_and_can_be_asked_again(
     assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
     (counted,) = await session.reader.submit(Count())
     assert counted.rows == (("default", S.QUEUED, 1),)
+
+
+@pytest.mark.anyio
+async def test_a_task_whose_own_commit_is_cut_off_is_what_its_row_says(
+    backend, postgres_server, postgres_dsn, database, request
+) -> None:
+    """Here the commit takes place; nobody tells the task, nor its worker."""
+
+    def effect() -> None:
+        with psycopg.connect(postgres_dsn, application_name="effect") as connection:
+            while connection.execute("SHOW synchronous_standby_names").fetchone() != ("nobody",):
+                time.sleep(0.01)
+            connection.execute("INSERT INTO effects VALUES (1)")
+            current_task().finish("done", within=connection)
+
+    postgres_server.sql("CREATE TABLE effects (number int)", database)
+    queue = TaskQueue(backend)
+    retry = Retry(attempts=3, delay=0)
+    task_id = await queue.using(retry=retry).enqueue(effect)
+    async with Worker(backend):
+        running = "SELECT 1 FROM sitq.tasks WHERE state = 'running'"
+        while not await anyio.to_thread.run_sync(postgres_server.sql, running, database):
+            pass  # until it does: the commits of the worker itself would hang as well
+        request.getfixturevalue("commits_hang")
+
+        def cut_off() -> None:
+            ours = " AND application_name = 'effect'"
+            while not postgres_server.sql(WAITS.format(database) + ours):
+                time.sleep(0.01)
+            postgres_server.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE true" + ours
+            )
+
+        await anyio.to_thread.run_sync(cut_off)
+        postgres_server.configure(synchronous_standby_names="")
+        assert await queue.result(task_id, timeout=30.0) == "done"
+    assert postgres_server.sql("SELECT * FROM effects", database) == [["1"]]
 
 
 @pytest.mark.anyio

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
+import psycopg
+
 from sitq import (
     MemoryBackend,
     Result,
@@ -13,6 +15,7 @@ from sitq import (
     TaskId,
     TaskQueue,
     Worker,
+    current_task,
 )
 
 backend = MemoryBackend()
@@ -75,6 +78,19 @@ async def main() -> None:
     async with Worker(backend, max_concurrency=4, queues=["mail"]) as worker:
         await worker.stop(grace=timedelta(seconds=1))
     print(text)
+
+
+async def within(own: psycopg.AsyncConnection) -> None:
+    assert_type(await queue.within(own).enqueue(greet, "Ann"), TaskId[str])
+    assert_type(await queue.within(own).using(priority=1).enqueue(send, "Ann"), TaskId[bytes])
+    await current_task().finish("done", within=own)
+
+
+def within_without_a_loop(own: psycopg.Connection) -> None:
+    assert_type(sync.within(own).enqueue(greet, "Ann"), TaskId[str])
+    assert_type(sync.within(own).enqueue_many([Task(add, 1)]), list[TaskId[int]])
+    current_task().finish("done", within=own)
+    assert_type(current_task().id, str)
 
 
 def without_a_loop() -> None:

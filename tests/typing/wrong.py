@@ -1,6 +1,17 @@
 """Every line that is marked must be refused, and no other."""
 
-from sitq import MemoryBackend, Retry, SyncTaskQueue, Task, TaskId, TaskQueue, Worker
+import psycopg
+
+from sitq import (
+    MemoryBackend,
+    Retry,
+    SyncTaskQueue,
+    Task,
+    TaskId,
+    TaskQueue,
+    Worker,
+    current_task,
+)
 
 queue = TaskQueue(MemoryBackend())
 sync = SyncTaskQueue(MemoryBackend())
@@ -24,7 +35,7 @@ def size(path: str) -> int:
     return len(path)
 
 
-async def main() -> None:
+async def main(own: psycopg.Connection) -> None:
     await queue.enqueue(add, "1")  # wrong: a str for an int
     await queue.enqueue(add)  # wrong: an argument is missing
     await queue.enqueue(add, 1, c=3)  # wrong: no such argument
@@ -57,4 +68,8 @@ async def main() -> None:
     size.enqueue(7)  # wrong: an int for a str
     TaskQueue("tasks.db")  # wrong: a path is no backend
     Worker(MemoryBackend(), max_concurrency="4")  # wrong: a str for an int
+    queue.within(own)  # wrong: a connection that cannot be awaited
+    sync.within("postgresql://")  # wrong: an address is no connection
+    await current_task().finish(within=own)  # wrong: nothing to await
+    current_task().finish("done")  # wrong: within what?
     print(number, as_number)
