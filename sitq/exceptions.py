@@ -118,6 +118,10 @@ class StoreBusyError(StoreError):
     """Another program kept the file locked for longer than `busy_timeout`."""
 
 
+class StoreUnreachableError(StoreError):
+    """The server of the store could not be reached in time; it may come back."""
+
+
 class FileReplacedError(StoreError):
     """The queue file, its -wal or its -shm was deleted, renamed or replaced while it was open."""
 

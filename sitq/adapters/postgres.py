@@ -28,7 +28,7 @@ from sitq.adapters.postgres_connection import (
 )
 from sitq.adapters.postgres_errors import Judgement, NoAnswerError, cannot_connect, judge
 from sitq.adapters.postgres_news import News
-from sitq.exceptions import BackendInUseError
+from sitq.exceptions import BackendInUseError, StoreUnreachableError
 from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Op, Outcome
 from sitq.storage.postgres import apply_batch
@@ -91,17 +91,13 @@ class Talk:
         self.news = News(settings)
 
     async def open(self) -> None:
-        """Connect, and make sure that our tables are there."""
-        connection = await self._connect()
+        """Connect, and make sure that our tables are there; wait for a server that is away."""
         try:
-            await self._run(connection, open_schema(self.settings.schema))
-        except PgError as error:
-            found = judge(error, self._where, committing=False, lost=connection.is_lost)
+            await self.run(lambda: open_schema(self.settings.schema))
+        except BatchError as failed:
             self.drop()
-            raise found.error from error
-        except BaseException:
-            self.drop()
-            raise
+            error, cause = failed.error, failed.__cause__
+            raise error from error.__cause__ if error is cause else cause
 
     async def apply(self, ops: Sequence[Op]) -> tuple[Outcome, ...]:
         """Apply *ops* in one transaction, or raise `BatchError`."""
@@ -160,7 +156,8 @@ class Talk:
             try:
                 connection = await self._connect()
             except Exception as error:
-                raise _Failed(Judgement(error, Blame.STORE, again=True)) from error
+                again = isinstance(error, StoreUnreachableError)
+                raise _Failed(Judgement(error, Blame.STORE, again)) from error
         try:
             return await self._run(connection, make())
         except Exception as error:

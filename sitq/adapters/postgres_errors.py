@@ -7,7 +7,7 @@ a COMMIT is under way is the one case in which nobody knows.
 from typing import Final, NamedTuple
 
 from sitq.adapters.postgres_connection import PgError
-from sitq.exceptions import SitqError, StoreBusyError, StoreError
+from sitq.exceptions import SitqError, StoreBusyError, StoreError, StoreUnreachableError
 from sitq.protocol.commit import Blame
 
 
@@ -37,6 +37,18 @@ _UNKNOWN: Final = {"40003", "08007"}
 _ANOTHER_CONNECTION: Final = {
     "25006", "57P01", "57P02", "57P03", "57P05", "25P03", "26000", "0A000",
 }  # fmt: skip
+# What a server says that is there, and that asking again does not change.
+_NOT_FOR_US: Final = (
+    "authentication failed",
+    "does not exist",  # a database, a role, a file of certificates
+    "pg_hba.conf",
+    "is not permitted to log in",
+    "permission denied",
+    "is not currently accepting connections",  # a database; a server says "not yet accepting"
+    "certificate verify failed",
+    "does not match host name",
+    "does not support SSL",
+)
 # Data, integrity and limits: another batch need not fail.
 _OF_THE_OPS: Final = {"22", "23", "54"}
 
@@ -47,8 +59,8 @@ def judge(error: Exception, where: str, *, committing: bool, lost: bool) -> Judg
         return Judgement(error, Blame.STORE)
     state = getattr(error, "sqlstate", None) or ""
     if isinstance(error, NoAnswerError):
-        told = StoreError(f"the server of {where} has not answered in time: {error}")
-        return _cut_off(told, committing=committing)
+        silent = StoreUnreachableError(f"the server of {where} has not answered in time: {error}")
+        return _cut_off(silent, committing=committing)
     if not isinstance(error, PgError):
         return Judgement(error, Blame.OP)  # what the ops hold may be at fault: a text, a number
     if state in _UNKNOWN or (lost and committing):
@@ -66,8 +78,17 @@ def judge(error: Exception, where: str, *, committing: bool, lost: bool) -> Judg
     return Judgement(_refused(error, where), Blame.STORE)
 
 
-def cannot_connect(error: Exception, where: str) -> StoreError:
-    return StoreError(f"cannot connect to {where}: {said(error)}")
+def cannot_connect(error: PgError, where: str) -> StoreError:
+    """Return what is told of a connection that was not made.
+
+    libpq has no codes for this, only words. In another language than English a server that refuses
+    us is taken for one that cannot be reached: it is asked again, and then said in its own words.
+    """
+    reason = said(error)
+    wants_password = error.pgconn is not None and error.pgconn.needs_password
+    is_refused = wants_password or any(words in reason for words in _NOT_FOR_US)
+    kind = StoreError if is_refused else StoreUnreachableError
+    return kind(f"cannot connect to {where}: {reason}")
 
 
 def _cut_off(told: StoreError, *, committing: bool) -> Judgement:
@@ -77,7 +98,7 @@ def _cut_off(told: StoreError, *, committing: bool) -> Judgement:
 
 
 def _lost(error: Exception, where: str) -> StoreError:
-    return StoreError(f"the connection to {where} was lost: {said(error)}")
+    return StoreUnreachableError(f"the connection to {where} was lost: {said(error)}")
 
 
 def _refused(error: PgError, where: str) -> StoreError:

@@ -27,13 +27,15 @@ from sitq.adapters import calls
 from sitq.adapters.current import current_loop
 from sitq.cli import stop_signals
 from sitq.cli.terminal import shown
-from sitq.exceptions import SitqError, ValidationError
+from sitq.exceptions import SitqError, StoreUnreachableError, ValidationError
 from sitq.queue import TaskQueue
 from sitq.sync import SyncTaskQueue
 from sitq.worker import Worker
 
 GRACE: Final = 30.0
 """Seconds that running tasks have after the first signal, where nobody says otherwise."""
+OPEN_AGAIN: Final = 0.5
+"""Seconds until a server is asked again that was away for as long as its backend waits."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
 WAKES_THE_LOOP: Final = signal.SIGCONT
@@ -182,24 +184,54 @@ async def _run(
 ) -> None:
     error: SitqError | None = None
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_listen, worker, grace, say)
+        opening = anyio.CancelScope()
+        await tasks.start(_listen, worker, grace, say, opening)
         try:
-            if ready is not None:
-                await worker.backend.session()
-                ready()
-            await (worker.drain() if drain else worker.start())
+            if await _open(worker, say, opening):
+                if ready is not None:
+                    ready()
+                await (worker.drain() if drain else worker.start())
         except SitqError as raised:
             error = raised  # outside, where no task group wraps it
-        await worker.backend.close()  # the last one on a file takes its -wal away
+        if not opening.cancelled_caught:
+            await worker.backend.close()  # the last one on a file takes its -wal away
         tasks.cancel_scope.cancel()
     if error is not None:
         raise error
+
+
+async def _open(worker: Worker, say: Callable[[str], None], opening: anyio.CancelScope) -> bool:
+    """Open the store, and return True; False if *opening* was cancelled.
+
+    A server that is away is waited for as long as it takes.
+    """
+    try:
+        await worker.backend.session()
+    except StoreUnreachableError as error:
+        say(f"worker {os.getpid()} waits for the server: {shown(str(error))}")
+    else:
+        return True
+    attempt, told_at = 1, 2
+    with opening:
+        while True:
+            await anyio.sleep(OPEN_AGAIN)
+            try:
+                await worker.backend.session()
+            except StoreUnreachableError as error:
+                attempt += 1
+                if attempt == told_at:  # it has taken twice as long as when it was told last
+                    told_at *= 2
+                    say(f"worker {os.getpid()} still waits: {shown(str(error))}")
+            else:
+                return True
+    return False
 
 
 async def _listen(
     worker: Worker,
     grace: float,
     say: Callable[[str], None],
+    opening: anyio.CancelScope,
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
@@ -222,6 +254,7 @@ async def _listen(
                 for number in stop_signals.heard[done:2]:
                     done += 1
                     name = stop_signals.name_of(number)
+                    opening.cancel()  # nobody waits for a server that is away
                     if done == 1:
                         say(f"{name}: no new tasks; running ones have {grace:g} s to end")
                         stops.start_soon(worker.stop, grace)

@@ -18,6 +18,7 @@ from sitq import (
     PostgresBackend,
     Retry,
     StoreError,
+    StoreUnreachableError,
     SyncTaskQueue,
     TaskQueue,
     Worker,
@@ -147,6 +148,24 @@ async def test_a_server_that_is_restarted_is_waited_for(backend, postgres_server
             tasks.start_soon(call, f"t{n}")
 
     assert await stored(session, "before", "t0", "t19") == ["before", "t0", "t19"]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_away_is_waited_for_by_who_opens_as_well(
+    postgres_server, postgres_dsn
+) -> None:
+    await anyio.to_thread.run_sync(postgres_server.stop)
+    backend = PostgresBackend(postgres_dsn, timeout=30.0)
+    queue = SyncTaskQueue(PostgresBackend(postgres_dsn, timeout=30.0))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(backend.connect)
+        tasks.start_soon(anyio.to_thread.run_sync, queue.enqueue, print)
+        await anyio.to_thread.run_sync(postgres_server.start)
+    session = await backend.session()
+    (counted,) = await session.reader.submit(Count())
+    assert counted.rows == (("default", S.QUEUED, 1),)
+    await backend.close()
+    queue.close()
 
 
 @pytest.mark.anyio
@@ -384,8 +403,10 @@ async def test_a_schema_that_is_newer_by_now_is_not_written_to(
 
 @pytest.mark.anyio
 async def test_a_server_that_is_not_there_is_named_and_the_password_is_not() -> None:
-    backend = PostgresBackend("postgresql://me:secret@127.0.0.1:1/nowhere")
-    with pytest.raises(StoreError, match=r"cannot connect to host=127\.0\.0\.1 port=1") as caught:
+    backend = PostgresBackend("postgresql://me:secret@127.0.0.1:1/nowhere", timeout=0.1)
+    with pytest.raises(
+        StoreUnreachableError, match=r"cannot connect to host=127\.0\.0\.1 port=1"
+    ) as caught:
         await backend.connect()
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(backend)
@@ -396,6 +417,7 @@ def test_a_wrong_password_is_said_to_be_one() -> None:
         queue = SyncTaskQueue(PostgresBackend(server.dsn(password="wrong")))
         with pytest.raises(StoreError, match="password authentication failed") as caught:
             queue.enqueue(print)
+        assert not isinstance(caught.value, StoreUnreachableError)
         assert "wrong" not in str(caught.value)
 
 
