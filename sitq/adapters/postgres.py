@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias, TypeVar, assert_never
 
 from sitq.adapters import chance, clocks
 from sitq.adapters.base import BatchError
+from sitq.adapters.bells import Want
 from sitq.adapters.postgres_connection import (
     Connection,
     PgError,
@@ -262,6 +263,11 @@ class PostgresStore:
     def run(self, make: Callable[[], Program[T]]) -> T:
         """Run what *make* returns, which is one transaction, or raise `BatchError`."""
         return block(self._talk.run(make), self._talk.settings)
+
+    def ring(self, want: Want, ids: Sequence[str] = ()) -> None:
+        """Tell other processes of what `run` has committed."""
+        self._talk.news.note(want, ids)
+        self.tidy()
 
     def tidy(self) -> None:
         """Tell other processes of what was committed."""

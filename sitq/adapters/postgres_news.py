@@ -65,6 +65,13 @@ class News:
             self._ended += ended_by(ops, outcomes)
             del self._ended[:-MOST_IDS]
 
+    def note(self, want: Want, ids: Sequence[str]) -> None:
+        """Take in what was committed otherwise than by ops."""
+        if want is Want.WORK:
+            self._work = True
+        else:
+            self._ended += ids
+
     def clear(self) -> None:
         self._work = False
         self._ended.clear()

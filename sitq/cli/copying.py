@@ -10,7 +10,7 @@ The promises, if it is killed between any two steps and run again:
 """
 
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import click
 
 from sitq.adapters import clocks
 from sitq.adapters.base import BatchError
+from sitq.adapters.bells import NoBells, Want, bells_in
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.adapters.sqlite_file import checked_path
 from sitq.cli.terminal import shown
@@ -43,13 +44,18 @@ class _Runs(Protocol):
     def run(self, make: Callable[[], Program[T]]) -> T: ...
 
 
+class _Rings(Protocol):
+    def ring(self, want: Want, ids: Sequence[str] = ()) -> None: ...
+
+
 @dataclass(frozen=True)
 class Side:
-    """One of the two stores."""
+    """One of the two stores; *bells* tell the workers and waiters there."""
 
     store: _Runs
     dialect: Dialect
     name: str
+    bells: _Rings = field(default_factory=NoBells)
 
     def run(self, program: Callable[..., Program[T]], *args: object) -> T:
         try:
@@ -97,6 +103,7 @@ class Mover:
             if not gone:
                 return  # they come again, with the batches
             self.moved += self.target.run(moving.restore, COMING, gone)
+            self.target.bells.ring(Want.WORK)
 
     def _move(self, ids: Sequence[str]) -> bool:
         """Move a batch; say whether any of it had a place there.
@@ -115,7 +122,22 @@ class Mover:
         dropped = self.source.run(moving.drop, list(arrived.values()))
         self.target.run(moving.restore, COMING, dropped)
         self.moved += len(dropped)
+        self._tell(rows[id_] for id_ in dropped)
         return bool(arrived)
+
+    def _tell(self, rows: Iterable[Row]) -> None:
+        """Tell those who wait in the second store; what is not heard, polling finds."""
+        ended: list[str] = []
+        gives_work = False
+        for row in rows:
+            if moving.has_ended(row):
+                ended.append(row[0])
+            else:
+                gives_work = True
+        if gives_work:
+            self.target.bells.ring(Want.WORK)
+        if ended:
+            self.target.bells.ring(Want.ENDS, ended)
 
     def left(self) -> int:
         """Return how many tasks in the first store have not ended: they run, or have no place."""
@@ -215,11 +237,11 @@ def _open(where: str, schema: str, opened: ExitStack, *, make: bool) -> Side:
         of_server = PostgresBackend(where, schema=schema).open_store()
         assert isinstance(of_server, PostgresStore)
         opened.callback(of_server.close)
-        return Side(of_server, postgres(schema), _shown(where))
+        return Side(of_server, postgres(schema), _shown(where), of_server)
     path = checked_path(where)
     if not make and not Path(path).exists():
         raise FileRefusedError(f"there is no file {path!r}")
     of_file = SqliteStore(SqliteSettings(path))
     of_file.open()
     opened.callback(of_file.close)
-    return Side(of_file, SQLITE, path)
+    return Side(of_file, SQLITE, path, bells_in(path + "-workers"))

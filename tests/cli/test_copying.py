@@ -4,15 +4,19 @@ import random
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 
+import anyio
+import anyio.to_thread
 import pytest
 from click.testing import CliRunner
 
-from sitq import PostgresBackend, SQLiteBackend, StoreError
+from sitq import PostgresBackend, SQLiteBackend, StoreError, SyncTaskQueue, TaskQueue, Worker
 from sitq.cli import copying
 from sitq.cli.commands import sitq
-from sitq.cli.copying import Mover, Side
+from sitq.cli.copying import Mover, Side, _open
+from sitq.protocol import waiter
 from sitq.protocol.lifecycle import FINAL, TaskState
 from sitq.protocol.ops import (
     Cancel,
@@ -44,12 +48,12 @@ class Store:
         self.database = None
         if kind == "sqlite":
             self.where = str(path)
-            backend = SQLiteBackend(path, durability="normal")
+            self.backend = partial(SQLiteBackend, path, durability="normal")
         else:
             self.database = server.create_database()
             self.where = server.dsn(self.database)
-            backend = PostgresBackend(self.where)
-        self.store = backend.open_store()
+            self.backend = partial(PostgresBackend, self.where)
+        self.store = self.backend().open_store()
         self.side = Side(self.store, SQLITE if kind == "sqlite" else postgres("sitq"), self.where)
 
     def apply(self, *ops):
@@ -236,7 +240,7 @@ class Meddled:
 
     def __init__(self, side, act) -> None:
         self._side, self._act = side, act
-        self.name = side.name
+        self.name, self.bells = side.name, side.bells
 
     def run(self, program, *args):
         self._act()
@@ -377,6 +381,46 @@ def test_answers_of_the_server_that_are_lost_are_asked_for_again(
     assert target.states() == dict.fromkeys(ids, "queued")
     for store in (source, target):
         store.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_workers_and_waiters_there_are_told_of_what_arrives(stores, monkeypatch) -> None:
+    monkeypatch.setattr(waiter, "QUICKEST", 3600.0)
+    monkeypatch.setattr(waiter, "SLOWEST", 3600.0)
+    source, target = stores
+
+    async def move() -> None:
+        sides = [_open(store.where, "sitq", opened, make=False) for store in stores]
+        await anyio.to_thread.run_sync(Mover(*sides).run)
+
+    backend = target.backend()
+    queue = TaskQueue(backend)
+    here = SyncTaskQueue(source.backend())
+    with ExitStack() as opened, anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            worker = Worker(backend, poll_interval=3600.0)
+            group.start_soon(worker.start)
+            await queue.result(await queue.enqueue(len, ""), timeout=60.0)  # it looks no more
+            ended: list[object] = []
+
+            async def wait(task_id) -> None:
+                ended.append(await queue.get_result(task_id, timeout=60.0))
+
+            there = here.enqueue(len, "ab")
+            group.start_soon(wait, there)
+            await move()
+            assert await queue.result(there, timeout=60.0) == 2
+
+            cancelled = here.enqueue(len, "abc")
+            here.cancel(cancelled)
+            group.start_soon(wait, cancelled)
+            await anyio.wait_all_tasks_blocked()
+            await move()
+            await worker.stop()
+        await backend.close()
+    here.close()
+    assert sorted(str(result.status) for result in ended) == ["cancelled", "success"]
 
 
 @pytest.mark.slow
