@@ -218,7 +218,8 @@ class Server:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[7].strip() == "ready" and self._process is not None
+        state = lines[7].strip() if len(lines) > 7 else ""
+        return state in {"ready", "standby"} and self._process is not None
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

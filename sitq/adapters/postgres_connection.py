@@ -277,6 +277,11 @@ class Connection(psycopg.AsyncConnection[Row]):
     def is_lost(self) -> bool:
         return self.pgconn.status != pq.ConnStatus.OK
 
+    @property
+    def announced_pid(self) -> int:
+        """The number of the server's process, as whoever answered said when we connected."""
+        return self.pgconn.backend_pid
+
     def shut(self) -> None:
         """Close it, whatever it is doing; the server then rolls back what was not committed."""
         self.pgconn.finish()
@@ -314,6 +319,17 @@ def checked_dsn(dsn: str) -> str:
 
 
 _NAMES_AN_OPTION: Final = ("invalid URI query parameter", "invalid connection option")
+
+
+def with_option(dsn: str, name: str, value: str) -> str:
+    """Return *dsn* with another value for one of its options."""
+    return make_conninfo(**{**_parts(dsn), name: value})
+
+
+def option(dsn: str, name: str) -> str | None:
+    """Return what *dsn* says of one of its options."""
+    value = _parts(dsn).get(name)
+    return None if value is None else str(value)
 
 
 def shown(dsn: str) -> str:

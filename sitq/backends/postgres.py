@@ -58,7 +58,7 @@ class PostgresBackend(Backend):
         max_payload: int = MAX_PAYLOAD,
     ) -> None:
         super().__init__(retention=retention, max_payload=max_payload)
-        _require_psycopg()
+        require_psycopg()
         from sitq.adapters.postgres_connection import PostgresSettings, checked_dsn
 
         given: object = schema
@@ -133,6 +133,11 @@ class PostgresBackend(Backend):
         return _again, (self._settings.public(), self.retention, self.max_payload)
 
 
+def settings_of(backend: PostgresBackend) -> "PostgresSettings":
+    """Return how *backend* connects, with its password."""
+    return backend._settings  # noqa: SLF001
+
+
 _numbers = itertools.count(1)
 _live: "weakref.WeakValueDictionary[int, PostgresBackend]" = weakref.WeakValueDictionary()
 
@@ -160,7 +165,8 @@ def _again(
     )
 
 
-def _require_psycopg() -> None:
+def require_psycopg() -> None:
+    """Raise `BackendError` if psycopg is not there."""
     try:
         import_module("sitq.adapters.postgres_connection")
     except ImportError as error:

@@ -14,13 +14,18 @@ stop_signals signals, from the program's first line to its last
 supervision  what a supervisor of several workers decides
 supervisor   their processes: how they are started, watched and ended
 streams      standard streams that are closed
-stats        what is in a queue file
-doctor       what could go wrong
+stats        what is in a queue
+doctor       what could go wrong; `doctor_disk` and `doctor_queue` are parts of it
+doctor_server   the same of a queue in Postgres; with `doctor_grants`, `doctor_pooler` and
+                `doctor_upkeep`
+server_refusals why a server cannot be connected to
+places       a file or a database, by what was typed
 copying      how tasks move from one store to another
 replay       what a worker has recorded, once more
 replay_words one step of it in words
 sim          the simulator by hand
 queue_file   reading a queue file from outside
+queue_server reading a queue in Postgres from outside
 progress     how far something is
 terminal     text that is safe to print
 """

@@ -29,8 +29,9 @@ import click
 
 from sitq.adapters import clocks, sqlite_file
 from sitq.cli import queue_file
+from sitq.cli.places import is_server, named
 from sitq.cli.terminal import shown
-from sitq.exceptions import FileRefusedError, StoreError
+from sitq.exceptions import FileRefusedError, StoreError, ValidationError
 from sitq.protocol.lifecycle import FINAL
 
 PAGES: Final = 1024
@@ -45,6 +46,9 @@ class Copied(NamedTuple):
 
 def run(path: str, destination: str, *, force: bool) -> None:
     """Copy the queue file, and tell what is in the copy."""
+    for where in (path, destination):
+        if is_server(where):
+            raise _not_of_a_server(where)
     path, destination = sqlite_file.checked_path(path), sqlite_file.checked_path(destination)
     _check_destination(path, destination, force=force)
     began = clocks.monotonic()
@@ -57,6 +61,15 @@ def run(path: str, destination: str, *, force: bool) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)  # noqa: PTH108
     _tell(path, destination, copied, clocks.monotonic() - began)
+
+
+def _not_of_a_server(url: str) -> ValidationError:
+    return ValidationError(
+        f"{named(url)} is a database, and `sitq backup` copies files alone. Take its provider's"
+        " backup, or: pg_dump --format=custom --schema=sitq --file=sitq.dump URL, and to restore it"
+        " into an empty database: pg_restore --dbname=URL sitq.dump. The dump is of one moment, and"
+        " producers and workers may go on meanwhile"
+    )
 
 
 def _tell(path: str, destination: str, copied: Copied, seconds: float) -> None:

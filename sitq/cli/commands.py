@@ -34,6 +34,9 @@ def sitq() -> None:
 
 _trio = click.option("--trio", is_flag=True, help="Run on trio instead of asyncio.")
 _file = click.argument("file", type=click.Path(path_type=Path))
+_schema = click.option(
+    "--schema", default="sitq", show_default=True, help="The schema, on Postgres."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -193,43 +196,52 @@ def _typed(ctx: click.Context) -> list[str]:
 
 
 @sitq.command()
-@_file
+@click.argument("queue")
+@_schema
 @_json
-def stats(file: Path, as_json: bool) -> None:
-    """Count the tasks of FILE by queue and state, and list its workers."""
+def stats(queue: str, schema: str, as_json: bool) -> None:
+    """Count the tasks of QUEUE by queue and state, and list its workers.
+
+    QUEUE is a queue file, or a database's URL (postgresql://...).
+    """
     from sitq.cli import stats as stats_
 
-    stats_.show(str(file), as_json=as_json)
+    stats_.show(queue, schema, as_json=as_json)
 
 
 @sitq.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("queue", required=False)
+@_schema
 @_json
-def doctor(file: Path | None, as_json: bool) -> None:
-    """Examine the environment and the health of FILE; exit with 1 if something is wrong."""
+def doctor(queue: str | None, schema: str, as_json: bool) -> None:
+    """Examine the environment and the health of QUEUE; exit with 1 if something is wrong.
+
+    QUEUE is a queue file, or a database's URL (postgresql://...).
+    """
     from sitq.cli import doctor as doctor_
 
-    raise SystemExit(doctor_.run(None if file is None else str(file), as_json=as_json))
+    raise SystemExit(doctor_.run(queue, schema, as_json=as_json))
 
 
 @sitq.command()
-@_file
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("file")
+@click.argument("dest")
 @click.option("--force", is_flag=True, help="Replace DEST if it is there.")
-def backup(file: Path, dest: Path, force: bool) -> None:
+def backup(file: str, dest: str, force: bool) -> None:
     """Copy FILE to DEST while workers go on; DEST holds all or is not there.
 
-    A worker on the copy runs what had not ended, whether or not the original does, too.
+    A worker on the copy runs what had not ended, whether or not the original does, too. A database
+    is not copied by sitq: take pg_dump.
     """
     from sitq.cli import backup as backup_
 
-    backup_.run(str(file), str(dest), force=force)
+    backup_.run(file, dest, force=force)
 
 
 @sitq.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@click.option("--schema", default="sitq", show_default=True, help="The schema, on Postgres.")
+@_schema
 @click.option("--follow", is_flag=True, help="Go on until stopped: move what comes in, too.")
 def copy(source: str, target: str, schema: str, follow: bool) -> None:
     """Move the tasks of SRC to DST, while workers and producers go on.

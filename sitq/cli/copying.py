@@ -24,6 +24,7 @@ from sitq.adapters.base import BatchError
 from sitq.adapters.bells import NoBells, Want, bells_in
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.adapters.sqlite_file import checked_path
+from sitq.cli.places import is_server, named
 from sitq.cli.terminal import shown
 from sitq.exceptions import FileRefusedError, StoreError, ValidationError
 from sitq.storage import moving
@@ -158,7 +159,7 @@ def run(source: str, target: str, *, schema: str, follow: bool) -> int:
     """Move the tasks, and tell how many; return the exit code."""
     with ExitStack() as opened:
         if source == target:
-            raise ValidationError(f"{_shown(source)} is both; name another store to move to")
+            raise ValidationError(f"{named(source)} is both; name another store to move to")
         first = _open(source, schema, opened, make=False)
         heard = opened.enter_context(_stop_signals())
         mover = Mover(first, _open(target, schema, opened, make=True), is_stopped=heard)
@@ -219,25 +220,15 @@ def _tell(mover: Mover) -> None:
         )
 
 
-def _is_postgres(where: str) -> bool:
-    return where.startswith(("postgresql://", "postgres://"))
-
-
-def _shown(where: str) -> str:
-    from sitq.adapters.postgres_connection import shown as without_password
-
-    return shown(without_password(where) if _is_postgres(where) else where)
-
-
 def _open(where: str, schema: str, opened: ExitStack, *, make: bool) -> Side:
-    if _is_postgres(where):
+    if is_server(where):
         from sitq.adapters.postgres import PostgresStore
         from sitq.backends.postgres import PostgresBackend
 
         of_server = PostgresBackend(where, schema=schema).open_store()
         assert isinstance(of_server, PostgresStore)
         opened.callback(of_server.close)
-        return Side(of_server, postgres(schema), _shown(where), of_server)
+        return Side(of_server, postgres(schema), named(where), of_server)
     path = checked_path(where)
     if not make and not Path(path).exists():
         raise FileRefusedError(f"there is no file {path!r}")

@@ -17,9 +17,11 @@ from rich.table import Table
 import sitq
 from sitq.adapters import clocks, sqlite_file
 from sitq.adapters.sqlite import needs_gate
-from sitq.cli import doctor_disk, queue_file
+from sitq.backends.postgres import require_psycopg
+from sitq.cli import doctor_disk, doctor_queue, queue_file
 from sitq.cli.finding import COLOURS, Finding
-from sitq.cli.terminal import cell, console, shown
+from sitq.cli.places import check_schema_goes_with, is_server
+from sitq.cli.terminal import cell, console
 from sitq.exceptions import (
     ForeignFileError,
     NetworkFileSystemError,
@@ -41,11 +43,18 @@ TO_DO: Final[dict[type[SitqError], str]] = {
 """For a file that is refused; nothing was changed."""
 
 
-def run(path: str | None, *, as_json: bool) -> int:
+def run(where: str | None, schema: str, *, as_json: bool) -> int:
     """Print the findings; return the exit code."""
-    findings = list(_environment())
-    if path is not None:
-        findings += _file(path)
+    check_schema_goes_with(where or "", schema)
+    if where is not None and is_server(where):
+        require_psycopg()
+        from sitq.cli import doctor_server
+
+        findings = [*_programs("psycopg"), *doctor_server.examine(where, schema)]
+    else:
+        findings = list(_environment())
+        if where is not None:
+            findings += _file(where)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
@@ -62,15 +71,19 @@ def run(path: str | None, *, as_json: bool) -> int:
 # -- the environment -------------------------------------------------------------------
 
 
-def _environment() -> Iterator[Finding]:
+def _programs(driver: str) -> Iterator[Finding]:
     yield Finding("OK", "platform", f"{platform.platform()}, Python {sys.version.split()[0]}")
     versions = [f"sitq {sitq.__version__}"]
-    for name in ("anyio", "aiosqlite", "cloudpickle", "trio"):
+    for name in ("anyio", driver, "cloudpickle", "trio"):
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             versions.append(f"no {name}")
     yield Finding("OK", "packages", ", ".join(versions))
+
+
+def _environment() -> Iterator[Finding]:
+    yield from _programs("aiosqlite")
     yield _sqlite()
     if clocks.epoch() == "wall":
         yield Finding(
@@ -172,14 +185,7 @@ def _inside(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
 def _workers(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     rows = queue_file.workers(db, path)
     yield from doctor_disk.replaced(db, path)
-    dead = [row for row in rows if row.alive is False]
-    if dead:
-        pids = ", ".join(str(row.pid) for row in dead)
-        held = sum(row.running for row in dead)
-        to_do = "start a worker: it takes back what they held"
-        yield Finding("WARN", "workers", f"{len(dead)} died (pid {pids}), holding {held}", to_do)
-    else:
-        yield Finding("OK", "workers", f"{len(rows)} at work")
+    yield from doctor_queue.alive(rows, "start a worker: it takes back what they held")
     unseen = [str(row.pid) for row in rows if row.alive is None]
     if unseen:
         to_do = "if they are dead, their tasks come back when their leases run out"
@@ -189,18 +195,11 @@ def _workers(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
     if orphans:
         found = f"{len(orphans)} without a worker: {', '.join(orphans[:3])}"
         yield Finding("WARN", "lock files", found, f"harmless; delete them from {path}-workers")
-    served = {name for row in rows if row.alive is not False for name in row.queues}
-    for queue, state, count in queue_file.counts(db):
-        if state == "queued" and queue not in served:
-            to_do = f"start a worker with --queues {shown(queue)}"
-            found = f"{count:,} tasks are due in {queue!r}, and no worker serves it"
-            yield Finding("WARN", "waiting", found, to_do)
+    yield from doctor_queue.unserved(rows, queue_file.counts(db))
 
 
 def _tasks(db: sqlite3.Connection) -> Iterator[Finding]:
-    for error, count in queue_file.parked(db):
-        to_do = "start a worker with the Python and the serializer that wrote them"
-        yield Finding("WARN", "parked tasks", f"{count:,}: {error}", to_do)
+    yield from doctor_queue.parked(queue_file.parked(db))
     ahead = queue_file.from_the_future(db, CLOCK_SLACK_MS)
     if ahead:
         to_do = "set the clock: tasks with a delay wait until it has caught up"

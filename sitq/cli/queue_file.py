@@ -18,6 +18,7 @@ from urllib.parse import quote
 from sitq.adapters import clocks, sqlite_file
 from sitq.adapters.presence import lock_files
 from sitq.exceptions import FileRefusedError, SitqError, StoreError
+from sitq.storage.moving import AWAY, COMING
 from sitq.storage.program import Done, Program, Query, resume
 from sitq.storage.sqlite_schema import check_database
 
@@ -196,10 +197,17 @@ def next_due_s(db: sqlite3.Connection) -> float | None:
     return None if due is None else round((due - clocks.wall_ms()) / 1000, 1)
 
 
+COPYING: Final = "on their way in a `sitq copy`"
+PARKED_BECAUSE: Final = (
+    f"CASE WHEN parked_stamp LIKE '{AWAY}%' OR parked_stamp LIKE '{COMING}%' THEN '{COPYING}'"
+    " ELSE error END"
+)
+
+
 def parked(db: sqlite3.Connection) -> list[tuple[str, int]]:
     """Return why tasks are parked, and how many for each reason."""
     return db.execute(
-        "SELECT error, count(*) FROM sitq_tasks WHERE state = 'parked' GROUP BY error"
+        f"SELECT {PARKED_BECAUSE}, count(*) FROM sitq_tasks WHERE state = 'parked' GROUP BY 1"
     ).fetchall()
 
 

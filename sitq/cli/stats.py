@@ -1,4 +1,4 @@
-"""`sitq stats`: what is in a queue file, at a glance."""
+"""`sitq stats`: what is in a queue, at a glance."""
 
 import json
 import sqlite3
@@ -8,32 +8,35 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from sitq.backends.postgres import require_psycopg
 from sitq.cli import queue_file
+from sitq.cli.places import check_schema_goes_with, is_server, named
 from sitq.cli.queue_file import WorkerRow
 from sitq.cli.terminal import cell, console, shown
 
 
 class Stats(NamedTuple):
-    file: str
+    where: dict[str, str]
     counts: list[tuple[str, str, int]]
     workers: list[WorkerRow]
     oldest_waiting_s: float | None
     next_due_s: float | None
 
 
-def show(path: str, *, as_json: bool) -> None:
-    """Print the counts and the workers of the file."""
-    stats = queue_file.look(path, _gather)
+def show(where: str, schema: str, *, as_json: bool) -> None:
+    """Print the counts and the workers of the queue."""
+    check_schema_goes_with(where, schema)
+    stats = _of_server(where, schema) if is_server(where) else queue_file.look(where, _of_file)
     if as_json:
         click.echo(json.dumps(_as_json(stats), indent=2))
     else:
         _print(console(), stats)
 
 
-def _gather(db: sqlite3.Connection, path: str) -> Stats:
+def _of_file(db: sqlite3.Connection, path: str) -> Stats:
     db.execute("BEGIN")  # so that all numbers are of one moment
     return Stats(
-        path,
+        {"file": path},
         queue_file.counts(db),
         queue_file.workers(db, path),
         queue_file.oldest_waiting_s(db),
@@ -41,9 +44,26 @@ def _gather(db: sqlite3.Connection, path: str) -> Stats:
     )
 
 
+def _of_server(url: str, schema: str) -> Stats:
+    require_psycopg()
+    from sitq.cli import queue_server
+
+    return queue_server.look(
+        url,
+        schema,
+        lambda talk: Stats(
+            {"server": named(url), "schema": schema},
+            queue_server.counts(talk),
+            queue_server.workers(talk),
+            queue_server.oldest_waiting_s(talk),
+            queue_server.next_due_s(talk),
+        ),
+    )
+
+
 def _as_json(stats: Stats) -> dict[str, object]:
     return {
-        "file": stats.file,
+        **stats.where,
         "tasks": [{"queue": queue, "state": state, "tasks": n} for queue, state, n in stats.counts],
         "workers": [worker._asdict() for worker in stats.workers],
         "oldest_waiting_s": stats.oldest_waiting_s,
@@ -56,7 +76,7 @@ def _print(out: Console, stats: Stats) -> None:
     tasks.add_column("tasks", justify="right")
     for queue, state, count in stats.counts:
         tasks.add_row(cell(queue), cell(state), f"{count:,}")
-    out.print(shown(stats.file), soft_wrap=True)
+    out.print(shown(" schema=".join(stats.where.values())), soft_wrap=True)
     out.print(tasks if stats.counts else "no tasks")
     if stats.oldest_waiting_s is not None:
         out.print(f"the oldest waiting task has been due for {stats.oldest_waiting_s:,} s")
@@ -78,4 +98,5 @@ def _print(out: Console, stats: Stats) -> None:
             f"{row.running} of {row.slots}",
             "void" if row.lease_s is None else f"{row.lease_s:,} s",
         )
-    out.print(workers if stats.workers else "no worker is at work on this file")
+    place = "file" if "file" in stats.where else "schema"
+    out.print(workers if stats.workers else f"no worker is at work on this {place}")

@@ -372,3 +372,16 @@ def test_copies_of_a_file_at_work_hold_all_that_was_acknowledged_and_can_be_work
 
 def by_state(path) -> list[tuple[str, str, int]]:
     return queue_file.look(str(path), lambda db, path: queue_file.counts(db))
+
+
+@pytest.mark.parametrize("places", [("{}", "copy.db"), ("tasks.db", "{}")])
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_database_is_not_copied_and_it_is_said_what_does(typed, tmp_path, places, scheme) -> None:
+    url = f"{scheme}://me:secret@db.example.com/app"
+    out = typed("backup", *(place.format(url) for place in places), code=1)
+
+    assert "host=db.example.com dbname=app user=me is a database" in out
+    assert "pg_dump --format=custom --schema=sitq" in out
+    assert "provider's backup" in out
+    assert "secret" not in out
+    assert not list(tmp_path.iterdir())
