@@ -284,6 +284,12 @@ def replay(file: Path, everything: bool, until: int | None, task: str | None) ->
     help="Go on for so long, from a fresh seed.",
 )
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes (default: cores).")
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Hosts in each run, each with a worker and three tasks (default: drawn, 1 to 3).",
+)
 @click.option("--stop", is_flag=True, help="End with the first violation.")
 @click.option("--digest", is_flag=True, help="Print a name for all that happened in all runs.")
 @click.option("--canary", is_flag=True, help="Also play a broken build, which has to be noticed.")

@@ -42,6 +42,7 @@ class Options(NamedTuple):
     fresh: bool = False
     hours: float | None = None
     workers: int | None = None
+    hosts: int | None = None
     stop: bool = False
     digest: bool = False
     canary: bool = False
@@ -57,9 +58,9 @@ TYPED: Final = {"start": "--from", "everything": "--all"}
 """Options that are not called as they are here."""
 GO_TOGETHER: Final = {
     "mutants": {"mutants", "seeds", "workers"},
-    "seed": {"seed", "mutant", "whole", "everything", "picture"},
+    "seed": {"seed", "hosts", "mutant", "whole", "everything", "picture"},
     "mutant": {"mutant", "seeds", "whole", "everything", "picture"},
-    "": {"seeds", "start", "fresh", "hours", "workers", "stop", "digest", "canary"},
+    "": {"seeds", "start", "fresh", "hours", "workers", "hosts", "stop", "digest", "canary"},
 }
 """By what is asked for: what else may be said."""
 
@@ -112,8 +113,9 @@ def _many(out: Console, options: Options) -> int:
         seeds = _until(time.monotonic() + options.hours * 3600, start)
     workers = options.workers or os.cpu_count() or 1
     last = "on" if total is None else f"to {start + total - 1}"
-    out.print(f"seeds from {start} {last}, workers: {workers}")
-    ask = Ask(stop=options.stop, digest=options.digest)
+    hosts = "" if options.hosts is None else f", hosts in each run: {options.hosts}"
+    out.print(f"seeds from {start} {last}, workers: {workers}{hosts}")
+    ask = Ask(stop=options.stop, digest=options.digest, hosts=options.hosts)
     tally, interrupted = _watched(out, seeds, total, ask, workers)
     caught = _canary(out) if options.canary and not interrupted else True
     _report(out, tally, options)
@@ -177,8 +179,8 @@ def _report(out: Console, tally: Tally, options: Options) -> None:
         out.print(f"never reached: {name!r}: {MARKS[name]}", style="red", soft_wrap=True)
     if tally.failed:
         out.print(
-            f"runs that failed: {tally.failed:,}; `sitq sim --seed {tally.found[0].seed}` tells"
-            " what happened",
+            f"runs that failed: {tally.failed:,}; `sitq sim --seed {tally.found[0].seed}"
+            f"{_of_hosts(options)}` tells what happened",
             style="bold red",
             soft_wrap=True,
         )
@@ -212,7 +214,9 @@ def _one(out: Console, options: Options) -> int:
     assert options.seed is not None
     mutant = None if options.mutant is None else _named(options.mutant)
     if mutant is None:
-        return _told(out, options, draw(options.seed))
+        return _told(out, options, draw(options.seed, options.hosts))
+    if options.hosts is not None:
+        raise click.UsageError("--hosts does not go with --mutant")
     with mutant.planted():
         return _told(out, options, mutant.plan(options.seed))
 
@@ -222,7 +226,9 @@ def _told(out: Console, options: Options, plan: Plan) -> int:
     trial, seed = play(plan), plan.seed
     small = shrink(trial) if trial.failed and not options.whole else None
     planted = "" if options.mutant is None else f" --mutant {shlex.quote(options.mutant)}"
-    again = f"sitq sim --seed {seed}{planted}{' --whole' if options.whole else ''}"
+    again = (
+        f"sitq sim --seed {seed}{_of_hosts(options)}{planted}{' --whole' if options.whole else ''}"
+    )
     if trial.failed or options.everything:
         lines = story(trial, small=small, everything=options.everything, replay=again)
     else:
@@ -235,6 +241,10 @@ def _told(out: Console, options: Options, plan: Plan) -> int:
     if options.picture is not None:
         _paint(out, trial if small is None else small.trial, options.picture)
     return 1 if trial.failed else 0
+
+
+def _of_hosts(options: Options) -> str:
+    return "" if options.hosts is None else f" --hosts {options.hosts}"
 
 
 def _style(line: str) -> str:

@@ -235,3 +235,30 @@ def test_all_mutants_are_hunted(typed, monkeypatch, workers) -> None:
 )
 def test_wrong_usage_is_refused(typed, typed_in, says) -> None:
     assert says in typed("sim", *typed_in, code=2)
+
+
+# -- many hosts ---------------------------------------------------------------------------
+
+
+def test_each_run_has_as_many_hosts_as_are_asked_for(typed) -> None:
+    out = typed("sim", "--seeds", 2, "--workers", 1, "--hosts", 40).splitlines()
+    assert out[0] == "seeds from 0 to 1, workers: 1, hosts in each run: 40"
+    assert out[-1] == "all that must hold has held"
+
+    told = typed("sim", "--seed", 1, "--hosts", 40)
+    assert re.search(r"^    an  \d slots?, .*; lives: an1", told, re.MULTILINE)
+    assert "    ao " not in told
+
+
+def test_a_fleet_that_fails_is_told_of_by_the_command_that_is_named(typed, with_a_bug) -> None:
+    out = typed("sim", "--seeds", 20, "--workers", 1, "--hosts", 12, "--stop", code=1)
+    seed = re.search(r"`sitq sim --seed (\d+) --hosts 12` tells what happened", out)[1]
+
+    told = typed("sim", "--seed", seed, "--hosts", 12, "--whole", code=1)
+    assert f"once more, bit for bit: sitq sim --seed {seed} --hosts 12 --whole" in told
+    assert f"seed {seed} breaks S6" in told
+
+
+@pytest.mark.parametrize("args", [["--mutants"], ["--mutant", BUG], ["--mutant", BUG, "--seed", 1]])
+def test_planted_bugs_are_hunted_in_small_runs_alone(typed, args) -> None:
+    assert "--hosts does not go with --mutant" in typed("sim", "--hosts", 5, *args, code=2)

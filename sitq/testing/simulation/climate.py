@@ -144,17 +144,26 @@ SHORT_LEASE: Final = 3.0
 STORES: Final = ("model",) * 7 + ("sqlite",)
 """SQLite takes one and a half times as long. That both answer alike is tested elsewhere."""
 
+TASKS_OF_A_HOST: Final = 3
+"""Where the number of hosts is given."""
+FLEET_STREAMS: Final = 1_000_000
+"""Those of its tasks are below."""
 
-def draw(seed: int) -> Plan:
-    """Return the plan of run *seed*."""
+
+def draw(seed: int, hosts: int | None = None) -> Plan:
+    """Return the plan of run *seed*; with so many *hosts*, if that is not to be drawn, too."""
     chance = Chance(seed)
     climate = _climate(chance.stream(0))
     heals_at = 1.5 + chance.about(2.0) if climate is not CALM else 1.0
-    nodes = [_node(chance.stream(100 + n)) for n in range(_few(chance, 3))]
+    first = 100 if hosts is None else FLEET_STREAMS
+    count = _few(chance, 3) if hosts is None else hosts
+    nodes = [_node(chance.stream(first + n)) for n in range(count)]
     if climate is STORM:
         heals_at += 4.0
-        nodes = [node._replace(lease_for=1.0, queues=QUEUES) for node in nodes * 3][:3]
-    tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(_few(chance, 8))]
+        most = 3 if hosts is None else hosts
+        nodes = [node._replace(lease_for=1.0, queues=QUEUES) for node in nodes * 3][:most]
+    count = _few(chance, 8) if hosts is None else hosts * TASKS_OF_A_HOST
+    tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(count)]
     presence = chance.happens(0.7)
     if not presence:
         nodes = [node._replace(lease_for=min(node.lease_for, SHORT_LEASE)) for node in nodes]

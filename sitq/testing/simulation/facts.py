@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import NO_POLICY, NewTask
+from sitq.testing.simulation.naming import node_of
 
 RESCUED_WITHIN: Final = 2.0
 """Seconds: decisions, promise 5."""
@@ -155,8 +156,9 @@ class Facts:
         proc = self.procs.get(name)
         if proc is None:
             proc = self.procs[name] = Proc()
-            proc.poll = self.polls.get(name[:1], 0.0)
-            proc.patience = self.patience.get(name[:1])
+            node = node_of(name)
+            proc.poll = self.polls.get(node, 0.0)
+            proc.patience = self.patience.get(node)
         return proc
 
     def note_ready(self) -> None:

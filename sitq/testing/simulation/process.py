@@ -38,8 +38,6 @@ from sitq.testing.simulation.history import Kind
 if TYPE_CHECKING:
     from sitq.testing.simulation.world import World
 
-NODES: Final = "abc"
-"""The processes of a run are named by these letters, and by a number for each life."""
 UNREADABLE: Final = "unreadable"
 HURRY: Final = 0.5
 """Seconds that a task runs at most once all is well, if nobody is to stop it."""

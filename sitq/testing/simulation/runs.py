@@ -21,6 +21,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sitq.testing.simulation.climate import draw
 from sitq.testing.simulation.marks import MARKS, marks
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
@@ -51,6 +52,8 @@ class Ask(NamedTuple):
     stop: bool = False
     """The first violation ends it all."""
     digest: bool = False
+    hosts: int | None = None
+    """How many hosts each run has, if their number is not to be drawn."""
     mutant: str | None = None
     """Play them with this bug planted: see `mutants`."""
 
@@ -123,7 +126,7 @@ def play_all(
     *seeds* may be endless, if the first violation is to stop it; or may end when it likes.
     """
     tally, began = Tally(), time.monotonic()
-    parts = _blocks(seeds)
+    parts = _blocks(seeds, BLOCK if ask.hosts is None else max(1, BLOCK // ask.hosts))
     blocks = _played_here(parts, ask) if workers == 1 else _played_there(parts, ask, workers)
     with closing(blocks):
         for block in blocks:
@@ -135,9 +138,9 @@ def play_all(
     return tally
 
 
-def _blocks(seeds: Iterable[int]) -> Iterator[tuple[int, ...]]:
+def _blocks(seeds: Iterable[int], size: int) -> Iterator[tuple[int, ...]]:
     rest = iter(seeds)
-    while block := tuple(islice(rest, BLOCK)):
+    while block := tuple(islice(rest, size)):
         yield block
 
 
@@ -149,7 +152,7 @@ def _played(seeds: tuple[int, ...], ask: Ask, sqlite: SqliteSimStore) -> Block:
     began = time.process_time()
     with _uncollected():
         for seed in seeds:
-            trial = play(seed, sqlite)
+            trial = play(draw(seed, ask.hosts), sqlite)
             runs += 1
             events += trial.events
             reached.update(marks(trial.history))

@@ -8,6 +8,7 @@ to make them safe for a terminal.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import FINAL
@@ -15,7 +16,7 @@ from sitq.protocol.ops import TaskPolicy
 from sitq.testing.simulation.climate import CALM, STAMPS, NodePlan, Plan, TaskPlan
 from sitq.testing.simulation.history import History, Kind
 from sitq.testing.simulation.invariants import INVARIANTS, Violation
-from sitq.testing.simulation.process import NODES
+from sitq.testing.simulation.naming import node_name, node_of
 from sitq.testing.simulation.shrink import Shrunk
 from sitq.testing.simulation.trial import Trial
 from sitq.testing.simulation.words import NAMES, Sentence, Weight, many, sentences
@@ -79,8 +80,8 @@ def who_was_there(trial: Trial) -> list[str]:
     lives = [event.who for event in trial.history if event.kind is Kind.UP]
     lines = [f"who was there, on a store in {_store(plan)}"]
     lines += [
-        f"    {letter}   {_node(node)}; lives: {', '.join(_of(letter, lives)) or 'none'}"
-        for letter, node in zip(NODES, plan.nodes, strict=False)
+        f"    {name:<3} {_node(node)}; lives: {', '.join(_of(name, lives)) or 'none'}"
+        for name, node in zip(map(node_name, count()), plan.nodes, strict=False)
     ]
     lines += [f"    {task.id:<3} {_task(task)}" for task in plan.tasks]
     lines.append(f"    {_climate(plan)}")
@@ -92,8 +93,8 @@ def _store(plan: Plan) -> str:
     return f"{'SQLite' if plan.store == 'sqlite' else 'the model'}, with processes {locks}"
 
 
-def _of(letter: str, lives: list[str]) -> list[str]:
-    return [life for life in lives if life.startswith(letter)]
+def _of(name: str, lives: list[str]) -> list[str]:
+    return [life for life in lives if node_of(life) == name]
 
 
 def _node(node: NodePlan) -> str:
@@ -116,7 +117,7 @@ def _node(node: NodePlan) -> str:
 
 
 def _task(task: TaskPlan) -> str:
-    said = [f"asked for at {task.at:.1f} s in {NODES[task.node]}", f"takes {task.takes:.2f} s"]
+    said = [f"asked for at {task.at:.1f} s in {node_name(task.node)}", f"takes {task.takes:.2f} s"]
     said += [
         text
         for says, text in (

@@ -10,7 +10,7 @@ from sitq.protocol.ahead import PATIENCE
 from sitq.testing.simulation.climate import CALM, Climate, Plan, draw
 from sitq.testing.simulation.history import History
 from sitq.testing.simulation.invariants import Checker, Violation
-from sitq.testing.simulation.process import NODES
+from sitq.testing.simulation.naming import node_name
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.world import World
 
@@ -57,10 +57,8 @@ def play(
     checker = Checker(
         calm=plan.climate == CALM,
         presence=plan.presence,
-        polls=dict(zip(NODES, (node.poll_interval for node in plan.nodes), strict=False)),
-        patience={
-            name: PATIENCE * node.horizon for name, node in zip(NODES, plan.nodes, strict=False)
-        },
+        polls={node_name(n): node.poll_interval for n, node in enumerate(plan.nodes)},
+        patience={node_name(n): PATIENCE * node.horizon for n, node in enumerate(plan.nodes)},
         recovers_within=recovery(plan.climate),
         undisturbed=not disturbed(plan.climate),
     )

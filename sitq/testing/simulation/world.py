@@ -16,7 +16,8 @@ from sitq.testing.simulation.chance import Chance
 from sitq.testing.simulation.climate import CALM, STAMPS, Plan, TaskPlan
 from sitq.testing.simulation.disk import Disk
 from sitq.testing.simulation.history import ANSWERED_TWICE, Event, History, Kind
-from sitq.testing.simulation.process import NODES, Process
+from sitq.testing.simulation.naming import node_name
+from sitq.testing.simulation.process import Process
 from sitq.testing.simulation.store import SqliteSimStore
 
 PATIENCE: Final = 200.0
@@ -24,7 +25,7 @@ PATIENCE: Final = 200.0
 BUSY_TIMEOUT: Final = 5.0
 """Seconds that a process waits for a store that another one keeps locked."""
 MOST_EVENTS: Final = 20_000
-"""A run that takes more is stuck in a loop."""
+"""A run of three hosts that takes more is stuck in a loop; one of more hosts may take more."""
 UPTIME: Final = 1000.0
 """Seconds since the last boot at which a run begins: longer than any lease."""
 SOUND_EVERY: Final = 8
@@ -136,9 +137,10 @@ class World:
 
     def _loop(self, until: float) -> None:
         heap, disk = self._heap, self.disk
+        most = MOST_EVENTS * max(1, len(self.plan.nodes) // 3)
         while heap and not self.over:
             at, _, where, process, function = heappop(heap)
-            if at > until or self.events > MOST_EVENTS:
+            if at > until or self.events > most:
                 break
             self.now = at
             if process is not None:
@@ -375,7 +377,7 @@ class World:
         if self.healed or (self._lives[node] and self._streams.happens(0.3)):
             plan = plan._replace(reads=STAMPS)  # the new version
         self._lives[node] += 1
-        name = f"{NODES[node]}{self._lives[node]}"
+        name = f"{node_name(node)}{self._lives[node]}"
         stream = self._streams.stream(node * 1000 + self._lives[node])
         process = self._processes[node] = Process(self, node, name, plan, stream)
         try:
