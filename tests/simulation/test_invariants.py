@@ -263,6 +263,14 @@ def test_a_worker_that_is_to_stop_starts_nothing() -> None:
     assert broken_by(write) == ["S17"]
 
 
+def test_what_was_given_under_one_lease_starts_under_no_other() -> None:
+    def write(w: Written) -> None:
+        w.worker().worker("b1").enqueued("t0").reserved("t0")
+        w.note(Kind.START, "a1", "t0", 1, ("b1.1", b"v1|"))
+
+    assert broken_by(write) == ["S6"]
+
+
 # -- what looks like a breach, and is none ------------------------------------------------
 
 

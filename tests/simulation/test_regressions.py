@@ -5,7 +5,7 @@ import pytest
 from sitq.protocol.lifecycle import TaskState
 from sitq.testing.simulation.climate import CALM, Plan
 from sitq.testing.simulation.history import Kind
-from sitq.testing.simulation.mutants import MUTANTS
+from sitq.testing.simulation.mutants import MUTANTS, Edit, Mutant
 from sitq.testing.simulation.trial import play
 from tests.simulation.by_hand import NODE, TASK
 
@@ -40,3 +40,29 @@ def test_a_task_does_not_stay_with_a_worker_that_never_heard_of_it(store) -> Non
     with MUTANTS["a lost answer is lost"].planted():
         broken = [run_in_doubt(seed, store) for seed in range(40)]
     assert "L1" in {trial.violations[0].invariant for trial in broken if trial.failed}
+
+
+def paused_and_late(seed: int):
+    """Two workers that hold short tasks ahead, stand still, and hear late of their leases."""
+    climate = CALM._replace(pause=0.5, late_news=0.5)
+    node = NODE._replace(lease_for=1.0, poll_interval=1.0, horizon=0.2)
+    tasks = [TASK._replace(id=f"t{n}", group=n, at=n * 0.02, takes=0.02) for n in range(100)]
+    return play(Plan(seed, climate, False, "model", (node, node), tuple(tasks), heals_at=6.0))
+
+
+def test_what_is_held_ahead_is_not_carried_over_into_the_next_lease() -> None:
+    """A worker that stood still heard of its next lease before it heard that the last was lost.
+
+    It then kept what it held ahead under the last, and ran it, though others had run it meanwhile.
+    Found by seed 105 with a hundred hosts.
+    """
+    assert not [seed for seed in range(40) if paused_and_late(seed).failed]
+
+    forgets = Edit(
+        "protocol.worker:WorkerMachine._lease_held",
+        "self._lease_lost(self._worker_id, effects)",
+        "pass",
+    )
+    with Mutant("carried over", "What is held ahead outlives its lease.", (forgets,)).planted():
+        broken = [trial for trial in map(paused_and_late, range(40)) if trial.failed]
+    assert {trial.violations[0].invariant for trial in broken} == {"S6"}

@@ -34,7 +34,7 @@ class Task:
     """What is known of a task so far."""
 
     __slots__ = (
-        "acknowledged", "begun", "cancelled", "charged", "crashes", "ended_at", "given_at", "inserted", "interrupted",
+        "acknowledged", "begun", "cancelled", "charged", "crashes", "ended_at", "given", "given_at", "inserted", "interrupted",
         "known", "new", "pending", "queued_at", "refused", "result", "seq", "settled", "starts",
         "state", "stop_at", "token", "unknown", "was_scheduled", "worker",
     )  # fmt: skip
@@ -58,6 +58,7 @@ class Task:
         self.settled: set[tuple[str, int]] = set()  # whose verdict was stored
         self.known: set[int] = set()  # tokens
         self.begun: set[int] = set()  # tokens whose function was started
+        self.given: dict[int, set[str | None]] = {}  # by token: under which leases
         self.result: bytes | None = None
         self.given_at = 0.0  # to its worker
         self.queued_at = 0.0

@@ -42,7 +42,8 @@ INVARIANTS: Final = {
     "S3": "What was enqueued together is stored together, or not at all.",
     "S4": "One id is one task, however often it was asked for.",
     "S5": "What a task is given, and what its caller reads, is what was stored.",
-    "S6": "No two attempts share a token; each is newer than those before, and starts once.",
+    "S6": "No two attempts share a token; each is newer than those before, and starts once,"
+    " under the lease that it was given to.",
     "S7": "An attempt is charged when its function ended or ran out of time, and never else.",
     "S8": "A task that has ended stays as it ended.",
     "S9": "Only the holder of the current token settles a task; and what it is told is true.",
@@ -285,6 +286,12 @@ class Checker:
         if self.facts.saw_store and worker_id not in self.facts.owner:
             self.facts.fail(
                 "S6", f"{event.task} starts under {worker_id}, which was never registered"
+            )
+        if worker_id not in task.given.get(event.token, {worker_id}):
+            self.facts.fail(
+                "S6",
+                f"{event.task} (token {event.token}) starts under {worker_id}, and was not given to"
+                " it under that lease",
             )
         if event.token in task.begun:
             self.facts.fail("S6", f"{event.task} (token {event.token}) starts once more")

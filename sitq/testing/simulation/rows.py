@@ -198,6 +198,7 @@ class Rows:
             self.facts.fail("S6", f"{event.task} was given out under token {change.token} before")
         self._keys.add(key)
         task.known.add(change.token)
+        task.given.setdefault(change.token, set()).add(change.worker)
         task.given_at = event.at
         if change.attempt != task.charged + 1:
             self.facts.fail(
