@@ -127,6 +127,9 @@ class WorkerDriver:
         self._stopped = anyio.Event()
         self._ended = anyio.Event()
         self._run_execution = session.loop.guard(Execution.run)
+        # Whoever runs when one of these is called, a Ctrl-C must not leave the machine half told.
+        self._guarded_turn = session.loop.guard(WorkerDriver._turn)
+        self._guarded_join = session.loop.guard(WorkerDriver._join)
         self._worker_id: str | None = None
         self._latest_hold: Hold | None = None  # written by the lease's thread
         self._told_hold: Hold | None = None
@@ -187,7 +190,7 @@ class WorkerDriver:
             return
         self._inbox.append(event)
         try:
-            self._context.run(self._turn)
+            self._context.run(self._guarded_turn, self)
         except Exception as bug:  # noqa: BLE001  # the host raises it
             self._fail(bug)
             return
@@ -201,12 +204,15 @@ class WorkerDriver:
         if self._inbox or self._is_in_turn or self._stopped.is_set():
             return False
         try:
-            effects = self._machine.receive(Coming(queues), self._session.loop.time())
-            for effect in effects:
-                self._do(effect)
+            return self._guarded_join(self, queues)
         except Exception as bug:  # noqa: BLE001  # the host raises it, and not who enqueues
             self._fail(bug)
             return False
+
+    def _join(self, queues: tuple[str, ...]) -> bool:
+        effects = self._machine.receive(Coming(queues), self._session.loop.time())
+        for effect in effects:
+            self._do(effect)
         return bool(effects)
 
     def has_ridden(self, ops: Sequence[Op]) -> bool:
