@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from sitq.adapters.hints import Heard, told_nobody
@@ -51,19 +52,36 @@ def in_doubt(error: Exception) -> CommitUnknownError:
     return told
 
 
-def answer_of(store: "Store", ops: Sequence[Op], told: Heard = told_nobody) -> Answer:
-    """Apply *ops*, and return whatever comes of it: a driver always has an answer.
-
-    *told* is called first with what was committed.
-    """
+def answer_of(store: "Store", ops: Sequence[Op]) -> Answer:
+    """Apply *ops*, and return whatever comes of it: a driver always has an answer."""
     try:
-        outcomes = store.apply(ops)
+        return store.apply(ops)
     except BatchError as error:
         return error
     except Exception as error:  # noqa: BLE001  # a store of somebody's own may raise anything
         return BatchError(error, Blame.OP)
-    told(ops, outcomes)
-    return outcomes
+
+
+def apply_in_thread(
+    store: "Store",
+    ops: Sequence[Op],
+    loop: "Loop",
+    done: Callable[[Answer], None],
+    told: Heard,
+) -> None:
+    """Apply *ops* in the thread that calls, and have *done* called in *loop*; see `Driver.begin`.
+
+    The loop is answered first. It is woken on another core, while whoever hears a bell is often
+    given this one, and would keep the caller waiting.
+    """
+    answer = answer_of(store, ops)
+    loop.soon_from_thread(partial(done, answer))
+    try:  # `suppress` takes several times as long
+        if not isinstance(answer, BatchError):
+            told(ops, answer)
+        store.tidy()
+    except Exception:  # noqa: BLE001, S110
+        pass
 
 
 class Store(Protocol):
@@ -94,8 +112,8 @@ class Driver(Protocol):
     ) -> None:
         """Start to apply *ops* in one transaction.
 
-        *told* is called once they are committed, before *done*, in whichever thread: it is what
-        others need to know who wait outside of this loop. It must not raise.
+        *told* is called once they are committed, in whichever thread: for others, who wait outside
+        of this loop. What it raises does not matter.
         """
 
     def begin_close(self, done: Callable[[], None]) -> None:

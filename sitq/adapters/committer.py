@@ -37,7 +37,7 @@ Reply: TypeAlias = Callable[[tuple[Outcome, ...] | SitqError], object]
 class Committer:
     """*heard* is called with every batch that was committed, before its callers are answered.
 
-    So is *told* and earlier, in whichever thread committed it. *offer* is called with what is about
+    So is *told*, in whichever thread has committed it. *offer* is called with what is about
     to be submitted: what it submits itself goes along, in one transaction.
     """
 

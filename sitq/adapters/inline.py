@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sitq.adapters.base import Answer, Loop, Store, answer_of
+from sitq.adapters.base import Answer, BatchError, Loop, Store, answer_of
 from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.virtual import virtual
 from sitq.protocol.ops import Moment, Op, Outcome
@@ -58,8 +58,11 @@ class InlineDriver:
         self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
     ) -> None:
         assert self._store is not None, "a store is opened before it is used"
-        self._loop.soon(partial(done, answer_of(self._store, ops, told)))
+        answer = answer_of(self._store, ops)
+        self._loop.soon(partial(done, answer))
         with contextlib.suppress(Exception):
+            if not isinstance(answer, BatchError):
+                told(ops, answer)
             self._store.tidy()
 
     def begin_close(self, done: Callable[[], None]) -> None:

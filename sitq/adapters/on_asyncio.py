@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from sitq.adapters.base import Answer, answer_of
+from sitq.adapters.base import Answer, apply_in_thread
 from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.exceptions import BackendClosedError
@@ -149,14 +149,7 @@ class AiosqliteDriver:
     def begin(
         self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
     ) -> None:
-        def apply() -> None:
-            self._loop.soon_from_thread(partial(done, answer_of(self._store, ops, told)))
-            try:  # noqa: SIM105  # `suppress` takes several times as long
-                self._store.tidy()
-            except Exception:  # noqa: BLE001, S110
-                pass
-
-        self._db.submit(apply)
+        self._db.submit(partial(apply_in_thread, self._store, ops, self._loop, done, told))
 
     def begin_close(self, done: Callable[[], None]) -> None:
         self._db.submit(self._store.close)

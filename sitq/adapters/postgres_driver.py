@@ -73,9 +73,9 @@ class PostgresDriver:
         self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
     ) -> None:
         def answered(answer: Answer) -> None:
+            done(answer)
             if not isinstance(answer, BatchError):
                 told(ops, answer)
-            done(answer)
 
         begin = partial(self._begin, self._talk.apply(ops), answered)
         if self._rings:

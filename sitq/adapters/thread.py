@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-from sitq.adapters.base import Answer, Loop, Store, answer_of
+from sitq.adapters.base import Answer, Loop, Store, apply_in_thread
 from sitq.adapters.hints import Heard, told_nobody
 from sitq.protocol.ops import Op
 
@@ -28,14 +28,7 @@ class ThreadDriver:
     def begin(
         self, ops: Sequence[Op], done: Callable[[Answer], None], told: Heard = told_nobody
     ) -> None:
-        def apply(store: Store) -> None:
-            self._loop.soon_from_thread(partial(done, answer_of(store, ops, told)))
-            try:  # noqa: SIM105  # `suppress` takes several times as long
-                store.tidy()
-            except Exception:  # noqa: BLE001, S110
-                pass
-
-        self._work.put(apply)
+        self._work.put(partial(apply_in_thread, ops=ops, loop=self._loop, done=done, told=told))
 
     def begin_close(self, done: Callable[[], None]) -> None:
         self._when_closed = done

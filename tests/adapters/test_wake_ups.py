@@ -1,5 +1,6 @@
 """How a worker hears of what its own process stores: in the transaction itself, and in its own turn."""
 
+import threading
 from contextvars import ContextVar
 
 import anyio
@@ -86,12 +87,15 @@ async def test_tasks_inherit_what_was_set_when_their_worker_began(tmp_path) -> N
                 assert found == "the worker's"
 
 
-async def test_other_processes_are_told_before_the_caller_is(tmp_path, monkeypatch) -> None:
-    order = []
-    monkeypatch.setattr(
-        "sitq.adapters.doorbell.ring", lambda *args: order.append("rung") or ring(*args)
-    )
+async def test_other_processes_are_told_by_the_thread_that_commits(tmp_path, monkeypatch) -> None:
+    rung = []
+
+    def note(*args) -> None:
+        rung.append(threading.current_thread())
+        ring(*args)
+
+    monkeypatch.setattr("sitq.adapters.doorbell.ring", note)
     async with SQLiteBackend(tmp_path / "tasks.db") as backend:
         await TaskQueue(backend).enqueue(len, "abc")
-        order.append("returned")
-    assert order == ["rung", "returned"]
+    (thread,) = rung
+    assert thread is not threading.current_thread()

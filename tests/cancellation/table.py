@@ -316,7 +316,7 @@ CASES: dict[str, Case] = {
         call=lambda place: place.memo["worker"].start(),
         meanwhile=open_then_stop,
         check=the_tasks_are_handed_back,
-        least=4,
+        least=3,
     ),
     "start, on first use": Case(
         covers=("Worker.start",),
@@ -325,7 +325,7 @@ CASES: dict[str, Case] = {
         meanwhile=open_then_stop,
         check=the_tasks_are_handed_back,
         new=True,
-        least=4,
+        least=3,
         most=5,
     ),
     "drain": Case(
@@ -334,7 +334,7 @@ CASES: dict[str, Case] = {
         call=lambda place: place.memo["worker"].drain(),
         meanwhile=open_the_gate,
         check=the_tasks_are_handed_back,
-        least=5,
+        least=3,
     ),
     "stop": Case(
         covers=("Worker.stop",),

@@ -146,7 +146,7 @@ class _SlowDriver(InlineDriver):
         assert self._store is not None, "a store is opened before it is used"
         seconds = storm.dice.uniform(0.1, 5.0)
         storm.tell("slow", f"{self._who} waited {seconds:.1f} s for the answer to {_names(ops)}")
-        self._sea.later(seconds, partial(done, answer_of(self._store, ops, told)))
+        self._sea.later(seconds, partial(done, answer_of(self._store, ops)))
 
 
 def _names(ops: Sequence[Op]) -> str:
