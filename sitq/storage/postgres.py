@@ -278,7 +278,8 @@ def _given_out(
 
 
 def _next_of(op: Reserve, limit: int, *, promoted: bool) -> Query:
-    return Query(sql.RESERVE, (op.worker_id, Texts(op.queues), limit, promoted))
+    statement = sql.RESERVE if len(op.queues) == 1 else sql.RESERVE_FROM_SEVERAL
+    return Query(statement, (op.worker_id, Texts(op.queues), limit, promoted))
 
 
 def _given(rows: Sequence[Row]) -> _Given:

@@ -23,6 +23,9 @@ from sitq.storage.sql import HAS_ENDED, RESERVATION, allows, moves_to
 PROMOTE_LIMIT: Final = 1000
 """Tasks that one reserve takes from scheduled to queued: what is left goes with the next."""
 
+PASSED_OVER: Final = 20
+"""Tasks locked by others in each of several queues, that a reserve passes over at little cost."""
+
 # A connection that is lost in the midst of a batch leaves its locks to the server; who waits for
 # them waits no longer than that.
 IDLE_LIMIT_MS: Final = 5_000
@@ -144,7 +147,7 @@ PROMOTE: Final = _count(f"""
 # given. Nor is it while something is due that was not promoted: the program does that, and asks
 # again. One suspect at most is let through, and none to a worker that holds one: it is the only one
 # who reserves in its name. There is one row at least: without a task, it tells how things stand.
-RESERVE: Final = f"""
+_RESERVE: Final = f"""
     WITH me AS MATERIALIZED (
         SELECT 1 FROM sitq.workers WHERE id = $1 FOR KEY SHARE
     ), due AS MATERIALIZED (
@@ -164,14 +167,7 @@ RESERVE: Final = f"""
         )
         ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED
     ), next AS MATERIALIZED (
-        SELECT first.place FROM unnest($2::text[]) AS asked (its_queue)
-        CROSS JOIN LATERAL (
-            SELECT ctid AS place, priority, seq FROM sitq.tasks
-            WHERE {allows(Move.RESERVE)} AND queue = its_queue
-                AND (NOT ({SUSPECT}) OR id = (SELECT id FROM suspect))
-            ORDER BY priority DESC, seq LIMIT (SELECT tasks FROM allowed) FOR UPDATE SKIP LOCKED
-        ) AS first
-        ORDER BY first.priority DESC, first.seq LIMIT (SELECT tasks FROM allowed)
+        @next
     ), given AS (
         UPDATE sitq.tasks
         SET {moves_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = $1,
@@ -182,6 +178,59 @@ RESERVE: Final = f"""
     )
     SELECT EXISTS (SELECT FROM me), due.at, given.* FROM due LEFT JOIN given ON true
 """
+
+_MAY_BE_GIVEN: Final = f"""{allows(Move.RESERVE)} AND queue = its_queue
+                AND (NOT ({SUSPECT}) OR id = (SELECT id FROM suspect))"""
+
+# Of one queue, the next are locked as they are found.
+RESERVE: Final = _RESERVE.replace(
+    "@next",
+    f"""SELECT first.place FROM unnest($2::text[]) AS asked (its_queue)
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place FROM sitq.tasks WHERE {_MAY_BE_GIVEN}
+            ORDER BY priority DESC, seq LIMIT (SELECT tasks FROM allowed) FOR UPDATE SKIP LOCKED
+        ) AS first""",
+)
+
+# Of several queues, none is locked that is not taken: others would pass it over meanwhile, and find
+# nothing. So the first of each queue are looked at, and locked by the order of all of them. Where so
+# many of them were locked by others that some are missing, the rest comes queue by queue.
+_LOOKED_AT: Final = f"(SELECT CASE tasks WHEN 0 THEN 0 ELSE tasks + {PASSED_OVER} END FROM allowed)"
+RESERVE_FROM_SEVERAL: Final = _RESERVE.replace(
+    "), next AS MATERIALIZED (",
+    f"""), seen AS MATERIALIZED (
+        SELECT first.*, its_queue FROM unnest($2::text[]) AS asked (its_queue)
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place, priority, seq FROM sitq.tasks WHERE {_MAY_BE_GIVEN}
+            ORDER BY priority DESC, seq LIMIT {_LOOKED_AT}
+        ) AS first
+    ), best AS MATERIALIZED (
+        SELECT locked.place FROM (SELECT place FROM seen ORDER BY priority DESC, seq) AS its
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place FROM sitq.tasks WHERE ctid = its.place AND {allows(Move.RESERVE)}
+            FOR UPDATE SKIP LOCKED
+        ) AS locked
+        LIMIT (SELECT tasks FROM allowed)
+    ), missing AS MATERIALIZED (
+        SELECT CASE
+            WHEN EXISTS (SELECT FROM seen GROUP BY its_queue HAVING count(*) >= {_LOOKED_AT})
+            THEN tasks - (SELECT count(*) FROM best) ELSE 0 END AS tasks
+        FROM allowed
+    ), next AS MATERIALIZED (""",
+).replace(
+    "@next",
+    f"""SELECT place FROM best
+        UNION ALL (
+            SELECT first.place FROM unnest($2::text[]) AS asked (its_queue)
+            CROSS JOIN LATERAL (
+                SELECT ctid AS place, priority, seq FROM sitq.tasks
+                WHERE {_MAY_BE_GIVEN} AND ctid <> ALL (ARRAY(SELECT place FROM best))
+                ORDER BY priority DESC, seq LIMIT (SELECT tasks FROM missing)
+                FOR UPDATE SKIP LOCKED
+            ) AS first
+            ORDER BY first.priority DESC, first.seq LIMIT (SELECT tasks FROM missing)
+        )""",
+)
 
 # Whose answer was lost may be at it still, on a connection that is not there any more: wait for it.
 WAIT_FOR_WORKER: Final = "SELECT 1 FROM sitq.workers WHERE id = $1 FOR UPDATE"

@@ -22,6 +22,11 @@ PLANS = {
         ("w", QUEUES, 100, False),
         {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
     ),
+    "RESERVE_FROM_SEVERAL": (
+        sql.RESERVE_FROM_SEVERAL,
+        ("w", Texts(["default", "other"]), 100, False),
+        {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
+    ),
     "FORGOTTEN": (sql.FORGOTTEN, ("w", Ints([1]), 9), {"tasks_held"}),
     "COMPLETE": (sql.COMPLETE, (*HELD, Blobs([b"v"])), {"tasks_pkey"}),
     "RELEASE": (sql.RELEASE, HELD, {"tasks_pkey"}),

@@ -361,3 +361,51 @@ def test_a_policy_that_cannot_be_read_parks_its_task_and_the_next_is_given(postg
     (bad,) = rows(postgres, "bad")
     assert (bad.state, bad.attempt) == (S.PARKED, 0)
     assert "the options of this task are damaged (its policy is 'garbage')" in bad.error
+
+
+# -- several queues ----------------------------------------------------------------------------
+
+
+def reserve_from(*queues, limit, worker_id="w") -> Reserve:
+    return Reserve(worker_id, queues, limit, None)
+
+
+def enqueue_in(store, queue, *ids, **more) -> None:
+    store.apply([Enqueue(tuple(new_task(id_, queue=queue, **more) for id_ in ids))])
+
+
+def test_of_several_queues_nothing_is_locked_that_is_not_taken(postgres, other) -> None:
+    postgres.apply([register("w"), register("v")])
+    for queue in "ab":
+        enqueue_in(postgres, queue, *(f"{queue}{n}" for n in range(3)))
+    one = Halted(postgres, [reserve_from("a", "b", limit=3)], before=Commit())
+
+    (reserved,) = other.apply([reserve_from("b", "a", limit=9, worker_id="v")])
+    assert [task.id for task in reserved.tasks] == ["b0", "b1", "b2"]
+    assert [task.id for task in one.go_on()[0].tasks] == ["a0", "a1", "a2"]
+
+
+def test_of_several_queues_the_best_are_taken_that_nobody_has(postgres, other) -> None:
+    postgres.apply([register("w"), register("v")])
+    enqueue_in(postgres, "a", "a1", "a2", priority=1)
+    enqueue_in(postgres, "b", "b0", "b1")
+    enqueue_in(postgres, "b", "b9", priority=9)
+    one = Halted(postgres, [reserve_from("a", "b", limit=2)], before=Commit())
+
+    (reserved,) = other.apply([reserve_from("a", "b", limit=2, worker_id="v")])
+    assert [task.id for task in reserved.tasks] == ["a2", "b0"]
+    assert [task.id for task in one.go_on()[0].tasks] == ["b9", "a1"]
+
+
+def test_more_than_a_reserve_looks_at_may_be_locked_by_others(postgres, other) -> None:
+    many = sql.PASSED_OVER + 5
+    postgres.apply([register("w"), register("v")])
+    enqueue_in(postgres, "a", *(f"a{n:03}" for n in range(many + 3)), priority=1)
+    enqueue_in(postgres, "b", "b0")
+    one = Halted(postgres, [reserve_from("a", "b", limit=many)], before=Commit())
+
+    (reserved,) = other.apply([reserve_from("a", "b", limit=3, worker_id="v")])
+    (rest,) = other.apply([reserve_from("a", "b", limit=3, worker_id="v")])
+    ids = [task.id for task in (*reserved.tasks, *rest.tasks)]
+    assert sorted(ids) == sorted(["b0", *(f"a{n:03}" for n in range(many, many + 3))])
+    assert len(one.go_on()[0].tasks) == many
