@@ -174,10 +174,15 @@ def test_what_the_dead_left_behind_is_swept(worker, locks, folder) -> None:
     assert locks.dead(("b",)) == ()
 
 
-def test_leaving_twice_or_without_having_entered_is_no_harm(locks) -> None:
+def test_leaving_twice_or_without_having_entered_is_no_harm(locks, folder) -> None:
     locks.leave("a")
     locks.enter("a")
     locks.leave("a")
+    locks.leave("a")
+
+    assert not contents(folder)
+    locks.enter("a")  # as if nothing had been
+    assert list(contents(folder)) == ["a.lock"]
     locks.leave("a")
 
 
