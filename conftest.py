@@ -159,7 +159,11 @@ def pytest_configure(config: pytest.Config) -> None:
 # The page of the worker shows programs that wait for seconds, so that people can watch.
 WATCHED = "docs/reference/sitq.worker.md"
 # These need a server.
-ON_POSTGRES = ["docs/how-to/postgres.md", "docs/how-to/postgres-transactions.md"]
+ON_POSTGRES = [
+    "docs/how-to/postgres.md",
+    "docs/how-to/postgres-transactions.md",
+    "docs/explanation/scale.md",
+]
 
 
 def _examples() -> ModuleType:
