@@ -40,21 +40,22 @@ class Ahead:
     def __init__(self, slots: int, horizon: float) -> None:
         self._slots = slots
         self._horizon = horizon
-        self._held: deque[tuple[float, Reservation]] = deque()  # since when
+        self.held: deque[tuple[float, Reservation]] = deque()
+        """What is held, and since when."""
         self._length: float | None = None  # of a task, on average; None: nobody knows
         self._rests_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     @property
     def keys(self) -> list[TaskKey]:
-        return [task.key for _, task in self._held]
+        return [task.key for _, task in self.held]
 
     @property
     def deadline(self) -> float | None:
         """When the first of them has waited too long."""
-        return self._held[0][0] + PATIENCE * self._horizon if self._held else None
+        return self.held[0][0] + PATIENCE * self._horizon if self.held else None
 
     def measure(self, length: float) -> None:
         """Take note of how long a task has taken."""
@@ -72,13 +73,13 @@ class Ahead:
         if self._length is None or now < self._rests_until:
             return 0
         most = min(MOST, int(self._slots * self._horizon / max(self._length, SHORTEST)))
-        return most - len(self._held) if len(self._held) <= most // 2 else 0
+        return most - len(self.held) if len(self.held) <= most // 2 else 0
 
     def hold(self, task: Reservation, now: float) -> None:
-        self._held.append((now, task))
+        self.held.append((now, task))
 
     def next(self) -> Reservation:
-        return self._held.popleft()[1]
+        return self.held.popleft()[1]
 
     def overdue(self, now: float) -> list[Reservation]:
         """Return all that is held, to be handed back, if the first has waited too long."""
@@ -90,14 +91,14 @@ class Ahead:
 
     def clear(self) -> list[Reservation]:
         """Hold nothing any more; return what was held."""
-        held = [task for _, task in self._held]
-        self._held.clear()
+        held = [task for _, task in self.held]
+        self.held.clear()
         return held
 
     def remove(self, keys: Iterable[TaskKey]) -> list[Reservation]:
         """Hold these no more; return those of them that were held."""
         wanted = frozenset(keys)
-        removed = [task for _, task in self._held if task.key in wanted]
+        removed = [task for _, task in self.held if task.key in wanted]
         if removed:
-            self._held = deque(one for one in self._held if one[1].key not in wanted)
+            self.held = deque(one for one in self.held if one[1].key not in wanted)
         return removed

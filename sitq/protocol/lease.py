@@ -303,7 +303,8 @@ class LeaseMachine:
                 self._leave(now, effects)
             case _:
                 assert_never(event)
-        self._run_timers(now, effects)
+        if self._timers.earliest <= now:
+            self._run_timers(now, effects)
         if self.state is LOOKING:
             self._check_looked(effects)
         if not self._asking:
@@ -410,23 +411,20 @@ class LeaseMachine:
 
     def _run_timers(self, now: float, effects: list[LeaseEffect]) -> None:
         for timer in self._timers.expire(now):
-            match timer:
-                case LeaseTimer.WATCH:
-                    self._due.add(timer)
-                    self._timers.set(timer, now + self.config.watch_every)
-                case LeaseTimer.RENEW:
-                    self._due.add(timer)
-                case LeaseTimer.UPKEEP:
-                    self._due.add(timer)
-                    self._timers.set(timer, now + self.config.upkeep_every)
-                case LeaseTimer.EXPIRE:
-                    self._let_go(effects)
-                case LeaseTimer.RETRY:
-                    pass  # `_ask` may speak again
-                case LeaseTimer.QUIT:
-                    self._go(effects)
-                case _:
-                    assert_never(timer)
+            if timer is WATCH:
+                self._due.add(timer)
+                self._timers.set(timer, now + self.config.watch_every)
+            elif timer is RENEW:
+                self._due.add(timer)
+            elif timer is UPKEEP:
+                self._due.add(timer)
+                self._timers.set(timer, now + self.config.upkeep_every)
+            elif timer is EXPIRE:
+                self._let_go(effects)
+            elif timer is QUIT:
+                self._go(effects)
+            else:
+                assert timer is RETRY  # `_ask` may speak again
 
     def _ask(self, now: float, effects: list[LeaseEffect]) -> None:
         if not self._is_asked() or self._timers.is_set(RETRY):

@@ -6,6 +6,7 @@ once they are many.
 
 from collections.abc import Container, Iterator
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final
 
 from sitq.protocol.ops import TaskKey
@@ -19,6 +20,8 @@ class TimeLimits:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, TaskKey]] = []
+        self.earliest = inf
+        """The first of the limits, whether its task has ended or not; infinite if there is none."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -29,13 +32,19 @@ class TimeLimits:
             self._heap = [one for one in self._heap if one[1] in running]
             heapify(self._heap)
         heappush(self._heap, (at, key))
+        self.earliest = self._heap[0][0]
 
     def next_deadline(self, running: Container[TaskKey]) -> float | None:
         while self._heap and self._heap[0][1] not in running:
-            heappop(self._heap)
+            self._pop()
         return self._heap[0][0] if self._heap else None
 
     def expire(self, now: float) -> Iterator[TaskKey]:
         """Return the tasks whose time is over, ended or not; each comes up once."""
-        while self._heap and self._heap[0][0] <= now:
-            yield heappop(self._heap)[1]
+        while self.earliest <= now:
+            yield self._pop()
+
+    def _pop(self) -> TaskKey:
+        _, key = heappop(self._heap)
+        self.earliest = self._heap[0][0] if self._heap else inf
+        return key

@@ -6,6 +6,7 @@ keeps those in a heap.
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from math import inf
 from typing import Generic, TypeVar
 
 Name = TypeVar("Name", bound=IntEnum)
@@ -19,14 +20,16 @@ class Timers(Generic[Name]):
 
     def __init__(self) -> None:
         self._deadlines: dict[Name, float] = {}
-        self._earliest: float | None = None
+        self.earliest = inf
+        """The first of the deadlines; infinite where none is set."""
 
     def set(self, name: Name, at: float) -> None:
+        before = self._deadlines.get(name)
         self._deadlines[name] = at
-        if self._earliest is None or at <= self._earliest:
-            self._earliest = at
-        else:  # it may have been the earliest itself
-            self._earliest = min(self._deadlines.values())
+        if at <= self.earliest:
+            self.earliest = at
+        elif before == self.earliest:
+            self.earliest = min(self._deadlines.values())
 
     def pull_in(self, name: Name, at: float) -> None:
         """Set *name* to *at*, unless it is set to something earlier."""
@@ -35,13 +38,12 @@ class Timers(Generic[Name]):
             self.set(name, at)
 
     def stop(self, name: Name) -> None:
-        deadlines = self._deadlines
-        if deadlines.pop(name, None) is not None:
-            self._earliest = min(deadlines.values()) if deadlines else None
+        if self._deadlines.pop(name, None) == self.earliest:
+            self.earliest = min(self._deadlines.values(), default=inf)
 
     def clear(self) -> None:
         self._deadlines.clear()
-        self._earliest = None
+        self.earliest = inf
 
     def is_set(self, name: Name) -> bool:
         return name in self._deadlines
@@ -52,7 +54,7 @@ class Timers(Generic[Name]):
 
     def expire(self, now: float) -> Iterable[Name]:
         """Return the timers whose time has come, in the order of their names; each is stopped."""
-        if self._earliest is None or self._earliest > now:
+        if self.earliest > now:
             return ()
         due = [name for name, at in self._deadlines.items() if at <= now]
         if len(due) == 1:
@@ -67,7 +69,7 @@ class Timers(Generic[Name]):
                 yield name
 
     def next_deadline(self) -> float | None:
-        return self._earliest
+        return None if self.earliest == inf else self.earliest
 
 
 def growing_pause(failures: int, first: float, longest: float) -> float:

@@ -20,6 +20,7 @@ the machine speak to storage, or when it hears of a transaction that is `Coming`
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from math import inf
 from typing import Final, NamedTuple, TypeAlias, assert_never
 
 from sitq.protocol.ahead import Ahead, may_be_held
@@ -259,6 +260,8 @@ class WorkerMachine:
 
     def next_deadline(self) -> float | None:
         timer = self._timers.next_deadline()
+        if self._time_limits.earliest == inf:
+            return timer
         limit = self._time_limits.next_deadline(self._running)
         if timer is None or limit is None:
             return limit if timer is None else timer
@@ -269,8 +272,9 @@ class WorkerMachine:
         effects: list[WorkerEffect] = []
         match event:  # what comes most often comes first
             case TurnEnded():
-                self._run_timers(now, effects)
-                if self._ahead:
+                if self._timers.earliest <= now or self._time_limits.earliest <= now:
+                    self._run_timers(now, effects)
+                if self._ahead.held:
                     self._start_what_fits(now, effects)
                 if self._settles or self._wants_tasks:
                     self._store(now, effects)
@@ -388,7 +392,7 @@ class WorkerMachine:
             self._settle_ahead(outcome.tasks, Released())
             return
         for n, task in enumerate(outcome.tasks):
-            if not self._ahead and self.running < self.config.max_concurrency:
+            if not self._ahead.held and self.running < self.config.max_concurrency:
                 self._execute(task, op.worker_id, now, effects)
             elif may_be_held(task):
                 self._ahead.hold(task, now)
@@ -442,24 +446,21 @@ class WorkerMachine:
 
     def _run_timers(self, now: float, effects: list[WorkerEffect]) -> None:
         for timer in self._timers.expire(now):
-            match timer:
-                case WorkerTimer.POLL:
-                    self._wants_tasks = True
-                case WorkerTimer.LEASE:
-                    self._disown(effects)
-                case WorkerTimer.GRACE:
-                    self._interrupt(list(self._running), Why.SHUTDOWN, effects)
-                case WorkerTimer.RETRY | WorkerTimer.AHEAD:
-                    pass  # `_store` may speak again; `_start_what_fits` looks by itself
-                case _:
-                    assert_never(timer)
+            if timer is POLL:
+                self._wants_tasks = True
+            elif timer is LEASE:
+                self._disown(effects)
+            elif timer is GRACE:
+                self._interrupt(list(self._running), Why.SHUTDOWN, effects)
+            else:  # `_store` may speak again; `_start_what_fits` looks by itself
+                assert timer is RETRY or timer is AHEAD
         for key in self._time_limits.expire(now):
             self._interrupt((key,), Why.TIMEOUT, effects)
 
     def _start_what_fits(self, now: float, effects: list[WorkerEffect]) -> None:
         """Start what is held ahead, as far as there are slots; hand back what has waited too long."""
         ahead = self._ahead
-        while ahead and self.running < self.config.max_concurrency:
+        while ahead.held and self.running < self.config.max_concurrency:
             assert self._worker_id is not None, "what is held ahead goes with the lease"
             self._execute(ahead.next(), self._worker_id, now, effects)
         if self._reserving:  # what comes with its answer would be started before what goes back now

@@ -565,8 +565,8 @@ _LIST: Final = (
         (
             Edit(
                 _WORKER + "_start_what_fits",
-                "while ahead and self.running < self.config.max_concurrency:",
-                "while ahead:",
+                "while ahead.held and self.running < self.config.max_concurrency:",
+                "while ahead.held:",
             ),
         ),
     ),
