@@ -1,6 +1,7 @@
 """What a history has told so far, for those who judge what comes next."""
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from sitq.protocol.lifecycle import TaskState as S
@@ -111,6 +112,22 @@ class Proc:
         self.stopped = False
 
 
+class _Procs(dict[str, Proc]):
+    """By name; each is there as soon as it is asked for."""
+
+    def __init__(self, polls: Mapping[str, float], patience: Mapping[str, float]) -> None:
+        super().__init__()
+        self._polls = polls
+        self._patience = patience
+
+    def __missing__(self, name: str) -> Proc:
+        proc = self[name] = Proc()
+        node = node_of(name)
+        proc.poll = self._polls.get(node, 0.0)
+        proc.patience = self._patience.get(node)
+        return proc
+
+
 class Facts:
     """*calm* and the rest are as `Checker` says."""
 
@@ -126,15 +143,13 @@ class Facts:
     ) -> None:
         self.calm = calm
         self.presence = presence
-        self.polls = polls
-        self.patience = patience
         self.recovers_within = recovers_within
         self.undisturbed = undisturbed
         self.violations: list[Violation] = []
         self.event = 0  # the number of the one that is judged
         self.at = 0.0  # its time
-        self.tasks: dict[str, Task] = {}
-        self.procs: dict[str, Proc] = {}
+        self.tasks: dict[str, Task] = defaultdict(Task)
+        self.procs: dict[str, Proc] = _Procs(polls, patience)
         self.leases: dict[str, tuple[int, str, float]] = {}  # until, epoch, for how long
         self.owner: dict[str, str] = {}  # the process of a worker id
         self.saw_store = False  # the transactions
@@ -147,28 +162,14 @@ class Facts:
     def fail(self, invariant: str, text: str) -> None:
         self.violations.append(Violation(invariant, text, self.event))
 
-    def task(self, task_id: str) -> Task:
-        task = self.tasks.get(task_id)
-        if task is None:
-            task = self.tasks[task_id] = Task()
-        return task
-
-    def proc(self, name: str) -> Proc:
-        proc = self.procs.get(name)
-        if proc is None:
-            proc = self.procs[name] = Proc()
-            node = node_of(name)
-            proc.poll = self.polls.get(node, 0.0)
-            proc.patience = self.patience.get(node)
-        return proc
-
     def note_ready(self) -> None:
         """Since when somebody is there to look after the dead."""
-        if any(proc.held is not None and proc.alive for proc in self.procs.values()):
-            if self.ready_since is None:
-                self.ready_since = self.at
-        else:
-            self.ready_since = None
+        for proc in self.procs.values():
+            if proc.held is not None and proc.alive:
+                if self.ready_since is None:
+                    self.ready_since = self.at
+                return
+        self.ready_since = None
 
     def note_free(self, proc: Proc) -> None:
         """Since when a process has a slot free."""

@@ -114,23 +114,26 @@ class Checker:
             if kind is _ROW:
                 facts.event, facts.at = i, event.at
                 rows.row(event)
-            elif kind in judges:
-                if rows.is_open:
-                    rows.close()
-                facts.event, facts.at = i, event.at
-                if kind is _BATCH:
-                    rows.batch(event)
-                else:
-                    judges[kind](self, event)
+                continue
+            judge = judges.get(kind)
+            if judge is None:
+                continue
+            if rows.is_open:
+                rows.close()
+            facts.event, facts.at = i, event.at
+            if kind is _BATCH:
+                rows.batch(event)
+            else:
+                judge(self, event)
         return facts.violations
 
     # -- processes -----------------------------------------------------------------------
 
     def _up(self, event: Event) -> None:
-        self.facts.proc(event.who)
+        self.facts.procs[event.who].alive = True
 
     def _killed(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         proc.alive = False
         proc.killed_at = event.at
         proc.runs.clear()
@@ -138,7 +141,7 @@ class Checker:
         self.facts.note_ready()
 
     def _paused(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         proc.paused_until = max(proc.paused_until, event.at + event.value)
         proc.free_since = None
         if self.facts.ready_since is not None:
@@ -147,14 +150,14 @@ class Checker:
             run.excused = True
 
     def _blocked(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         proc.blocked_until = max(proc.blocked_until, event.at + event.value)
         proc.free_since = None
         for run in proc.runs.values():
             run.excused = True
 
     def _stop_asked(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         if proc.stop_at is None:
             proc.stop_at = event.at
         if event.value is not None:
@@ -165,7 +168,7 @@ class Checker:
         self.facts.note_ready()
 
     def _stopped(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         proc.stopped, proc.alive = True, False
         running = [id_ for (id_, _), run in proc.runs.items() if not run.excused]
         if running:  # a thread that was told to stop may go on: nothing can end it
@@ -181,14 +184,14 @@ class Checker:
                 self.facts.fail("L7", f"{event.who} took {event.at - since:.1f} s to stop")
 
     def _held(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         if proc.stop_at is None and proc.held != event.value:
             proc.held = event.value
             self.facts.note_free(proc)
             self.facts.note_ready()
 
     def _let_go(self, event: Event) -> None:
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         if self.facts.undisturbed and not proc.paused_until:
             self.facts.fail("S14", f"{event.who} runs, and has lost its lease, {event.value}")
         for run in proc.runs.values():
@@ -215,11 +218,11 @@ class Checker:
 
     def _enqueue(self, event: Event) -> None:
         for task_id in event.value:
-            self.facts.task(task_id).pending += 1
+            self.facts.tasks[task_id].pending += 1
 
     def _enqueued(self, event: Event) -> None:
         for task_id in event.value:
-            task = self.facts.task(task_id)
+            task = self.facts.tasks[task_id]
             task.pending -= 1
             task.acknowledged += 1
             if self.facts.saw_store and not task.inserted:
@@ -227,7 +230,7 @@ class Checker:
 
     def _refused(self, event: Event) -> None:
         for task_id in event.value:
-            task = self.facts.task(task_id)
+            task = self.facts.tasks[task_id]
             task.pending -= 1
             task.refused += 1
             if task.inserted and not (task.pending or task.unknown or task.acknowledged):
@@ -235,7 +238,7 @@ class Checker:
 
     def _unknown(self, event: Event) -> None:
         for task_id in event.value:
-            task = self.facts.task(task_id)
+            task = self.facts.tasks[task_id]
             task.pending -= 1
             task.unknown += 1
 
@@ -246,7 +249,7 @@ class Checker:
 
     def _start(self, event: Event) -> None:
         worker_id, payload = event.value
-        task, proc = self.facts.task(event.task), self.facts.proc(event.who)
+        task, proc = self.facts.tasks[event.task], self.facts.procs[event.who]
         task.starts += 1
         if not (task.pending or task.unknown or task.acknowledged):
             self.facts.fail("S2", f"{event.task} runs, and nobody asked for it")
@@ -309,15 +312,15 @@ class Checker:
         self.facts.note_free(proc)
 
     def _interrupt(self, event: Event) -> None:
-        run = self.facts.proc(event.who).runs.get((event.task, event.token))
+        run = self.facts.procs[event.who].runs.get((event.task, event.token))
         if run is not None:
             run.excused = run.told = True
-            task = self.facts.task(event.task)
+            task = self.facts.tasks[event.task]
             if task.stop_at is not None:
-                self._judge_cancel(event, task, run, self.facts.proc(event.who))
+                self._judge_cancel(event, task, run, self.facts.procs[event.who])
 
     def _end(self, event: Event) -> None:
-        proc, task = self.facts.proc(event.who), self.facts.task(event.task)
+        proc, task = self.facts.procs[event.who], self.facts.tasks[event.task]
         run = proc.runs.pop((event.task, event.token), None)
         if event.value == "interrupted":
             task.interrupted.add((event.who, event.token))
@@ -361,7 +364,7 @@ class Checker:
             )
 
     def _told(self, event: Event) -> None:
-        task = self.facts.task(event.task)
+        task = self.facts.tasks[event.task]
         if event.value and (event.who, event.token) not in task.settled:
             self.facts.fail(
                 "S9",
@@ -372,7 +375,7 @@ class Checker:
     # -- asking back ---------------------------------------------------------------------
 
     def _denied(self, event: Event) -> None:
-        denied = self.facts.proc(event.who).denied
+        denied = self.facts.procs[event.who].denied
         times = denied.setdefault(event.value, deque(maxlen=STORM))
         if len(times) == STORM and event.at - times[0] < STORM_LASTS:
             self.facts.fail(
@@ -384,7 +387,7 @@ class Checker:
         times.append(event.at)
 
     def _cancelled(self, event: Event) -> None:
-        task = self.facts.task(event.task)
+        task = self.facts.tasks[event.task]
         if event.value in PENDING:
             task.cancelled = True
         if event.value is None and task.state is not None and task.acknowledged:
@@ -395,7 +398,7 @@ class Checker:
 
     def _read(self, event: Event) -> None:
         state, value = event.value
-        task = self.facts.task(event.task)
+        task = self.facts.tasks[event.task]
         forgotten = task.state is None or task.inserted > 1  # since it was read
         if not forgotten and (state, value) != (task.state, task.result):
             self.facts.fail(
@@ -405,7 +408,7 @@ class Checker:
             )
         began, _ = self._waits[event.who, event.task].pop(0)
         if self.facts.fine_since is not None and task.ended_at is not None:
-            proc = self.facts.proc(event.who)
+            proc = self.facts.procs[event.who]
             late = event.at - max(
                 began, task.ended_at, self.facts.fine_since, proc.blocked_until, proc.paused_until
             )
@@ -418,7 +421,7 @@ class Checker:
         began, timeout = self._waits[event.who, event.task].pop(0)
         if timeout is None:
             return  # there is no such task
-        task, proc = self.facts.task(event.task), self.facts.proc(event.who)
+        task, proc = self.facts.tasks[event.task], self.facts.procs[event.who]
         if task.inserted and task.state is None:
             return  # it was forgotten, and does not come back
         if task.ended_at is not None and task.state is not None:
@@ -441,7 +444,7 @@ class Checker:
     # -- the end -------------------------------------------------------------------------
 
     def _stands(self, event: Event) -> None:
-        task = self.facts.task(event.task)
+        task = self.facts.tasks[event.task]
         self.facts.saw_end = True
         task.state = event.value
         task.inserted = int(event.value is not None)

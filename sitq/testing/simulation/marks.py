@@ -4,25 +4,32 @@ Each mark is read off a history, as the invariants are. A set of a thousand runs
 fails: its faults have become too mild to be a proof of anything.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
     Completed,
     Enqueue,
+    Moment,
+    Outcome,
     Register,
+    Registered,
     Renew,
+    Renewed,
     Rescue,
-    Reservation,
+    Rescued,
     Reserve,
+    Reserved,
     Retire,
+    Retired,
     Settle,
     Settled,
     Unregistered,
 )
 from sitq.testing.simulation.facts import PENDING
-from sitq.testing.simulation.history import ANSWERED_TWICE, Batch, Change, Event, History, Kind
+from sitq.testing.simulation.history import ANSWERED_TWICE, Change, Event, History, Kind
 
 MARKS: Final = {
     "late verdict": "A worker's verdict was refused: its task was no longer its own.",
@@ -75,7 +82,7 @@ class _Reader:
         self._dead: set[str] = set()
         self._owner: dict[str, str] = {}
         self._leases: dict[str, tuple[int, str]] = {}
-        self._running: dict[str, set[str]] = {}  # processes, by task
+        self._running: defaultdict[str, set[str]] = defaultdict(set)  # processes, by task
         self._ended: dict[tuple[str, int], str] = {}
         self._claimed: dict[tuple[str, int], str] = {}
         self._stored: set[tuple[int, int]] = set()
@@ -84,6 +91,9 @@ class _Reader:
         self._enqueued: set[str] = set()
         self._parked: set[str] = set()
         self._given: set[tuple[int, int]] = set()
+        self._who = ""  # whose batch it is
+        self._verdicts = 0  # in this batch
+        self._new: set[str] = set()  # tasks that this batch has stored
         self._most: dict[str, int] = {}  # deaths that each task may cost
         self._suspects: dict[str, str] = {}  # the queues of those that wait, and may cost no more
 
@@ -97,20 +107,23 @@ class _Reader:
 
     def _started(self, event: Event) -> None:
         self._claimed.pop((event.task, event.token), None)
-        runs = self._running.setdefault(event.task, set())
-        self._mark("ran twice at once", runs - {event.who})
+        runs = self._running[event.task]
         runs.add(event.who)
-        self._mark("read after all", event.task in self._parked)
+        if len(runs) > 1:
+            self.found.add("ran twice at once")
+        if event.task in self._parked:
+            self.found.add("read after all")
 
     def _over(self, event: Event) -> None:
-        self._running.get(event.task, set()).discard(event.who)
+        self._running[event.task].discard(event.who)
         self._ended[event.task, event.token] = event.who
 
     def _told(self, event: Event) -> None:
         self._ended.pop((event.task, event.token), None)
 
     def _was_enqueued(self, event: Event) -> None:
-        self._mark("asked twice", not self._enqueued.isdisjoint(event.value))
+        if not self._enqueued.isdisjoint(event.value):
+            self.found.add("asked twice")
         self._enqueued.update(event.value)
 
     def _refused(self, event: Event) -> None:  # noqa: ARG002
@@ -121,88 +134,98 @@ class _Reader:
         self.found.add("unknown, and stored" if there else "unknown, and not stored")
 
     def _was_cancelled(self, event: Event) -> None:
-        self._mark("cancelled too late", event.value in (SUCCESS, FAILED))
+        if event.value in (SUCCESS, FAILED):
+            self.found.add("cancelled too late")
 
     def _fault(self, event: Event) -> None:
-        self._mark("answered twice", event.value == ANSWERED_TWICE)
-
-    def _mark(self, name: str, reached: object) -> None:
-        if reached:
-            self.found.add(name)
+        if event.value == ANSWERED_TWICE:
+            self.found.add("answered twice")
 
     def _killed(self, event: Event) -> None:
         who = event.who
         self._dead.add(who)
-        self._mark("killed between end and verdict", who in self._ended.values())
-        self._mark("killed between reserve and start", who in self._claimed.values())
+        if who in self._ended.values():
+            self.found.add("killed between end and verdict")
+        if who in self._claimed.values():
+            self.found.add("killed between reserve and start")
         self._ended = {key: name for key, name in self._ended.items() if name != who}
         self._claimed = {key: name for key, name in self._claimed.items() if name != who}
         for runs in self._running.values():
             runs.discard(who)
 
     def _batch(self, event: Event) -> None:
-        who, batch = event.who, event.value
-        settled = 0
-        stored: set[str] = set()
-        given: set[str] = set()
-        for op, outcome in zip(batch.ops, batch.outcomes, strict=True):
-            kind = type(op)
-            if kind is Renew:
-                if type(outcome) is Unregistered:
-                    self.found.add("renewal refused")
-                else:
-                    self._leased(op.worker_id, op.lease_for, batch)
-            elif kind is Reserve:
-                if type(outcome) is Unregistered:
-                    self.found.add("reserve refused")
-                else:
-                    self._reserved(op, outcome.tasks)
-                    given.update(task.id for task in outcome.tasks)
-            elif kind is Settle:
-                settled += outcome.applied
-                self._settled(op, outcome)
-            elif kind is Register:
-                self._mark("two lives", who in self._owner.values())
-                self._owner[op.worker_id] = who
-                self._leased(op.worker_id, op.lease_for, batch)
-            elif kind is Rescue:
-                if outcome.tasks:
-                    self._rescued(outcome.workers, batch)
-            elif kind is Retire:
-                self._mark("retired with tasks", op.worker_id in self._holders.values())
-            elif kind is Enqueue:
-                self._most.update({new.id: new.policy.max_crashes for new in op.tasks})
-                stored.update(new.id for new in op.tasks)
-        self._mark("many at once", settled > 1)
-        self._mark("given out as it was stored", not stored.isdisjoint(given))
+        self._who = event.who
+        self._verdicts = 0
+        self._new.clear()
+        ops, outcomes, now = event.value
+        for op, outcome in zip(ops, outcomes, strict=True):
+            reader = self._OPS.get(type(op))
+            if reader is not None:
+                reader(self, op, outcome, now)
+        if self._verdicts > 1:
+            self.found.add("many at once")
 
-    def _reserved(self, op: Reserve, tasks: tuple[Reservation, ...]) -> None:
+    def _renewed(self, op: Renew, outcome: Renewed | Unregistered, now: Moment) -> None:
+        if type(outcome) is Unregistered:
+            self.found.add("renewal refused")
+        else:
+            self._leased(op.worker_id, op.lease_for, now)
+
+    def _reserved(self, op: Reserve, outcome: Reserved | Unregistered, now: Moment) -> None:  # noqa: ARG002
+        if type(outcome) is Unregistered:
+            self.found.add("reserve refused")
+            return
+        assert type(outcome) is Reserved
+        tasks = outcome.tasks
         if tasks:
             keys = {task.key for task in tasks}
-            self._mark("tasks found again", not self._given.isdisjoint(keys))
+            if not self._given.isdisjoint(keys):
+                self.found.add("tasks found again")
             self._given |= keys
+            if self._new and any(task.id in self._new for task in tasks):
+                self.found.add("given out as it was stored")
         if self._suspects and len(tasks) < op.limit:
             ids = {task.id for task in tasks}
-            passed_over = (q in op.queues and id_ not in ids for id_, q in self._suspects.items())
-            self._mark("told apart", any(passed_over))
+            for id_, queue in self._suspects.items():
+                if queue in op.queues and id_ not in ids:
+                    self.found.add("told apart")
 
-    def _settled(self, op: Settle, outcome: Settled) -> None:
+    def _settled(self, op: Settle, outcome: Settled, now: Moment) -> None:  # noqa: ARG002
         if outcome.applied:
-            self._mark("verdict asked twice", op.key in self._stored)
+            self._verdicts += 1
+            if op.key in self._stored:
+                self.found.add("verdict asked twice")
             self._stored.add(op.key)
         else:
             self.found.add("late verdict")
-            self._mark("late completion", isinstance(op.verdict, Completed))
+            if isinstance(op.verdict, Completed):
+                self.found.add("late completion")
 
-    def _leased(self, worker_id: str, lease_for: float, batch: Batch) -> None:
-        self._leases[worker_id] = batch.now.lease_ms + round(lease_for * 1000), batch.now.epoch
+    def _registered(self, op: Register, outcome: Registered, now: Moment) -> None:  # noqa: ARG002
+        if self._who in self._owner.values():
+            self.found.add("two lives")
+        self._owner[op.worker_id] = self._who
+        self._leased(op.worker_id, op.lease_for, now)
 
-    def _rescued(self, workers: Iterable[str], batch: Batch) -> None:
-        for worker_id in workers:
+    def _leased(self, worker_id: str, lease_for: float, now: Moment) -> None:
+        self._leases[worker_id] = now.lease_ms + round(lease_for * 1000), now.epoch
+
+    def _rescued(self, op: Rescue, outcome: Rescued, now: Moment) -> None:  # noqa: ARG002
+        for worker_id in outcome.workers if outcome.tasks else ():
             until, epoch = self._leases.get(worker_id, (0, ""))
-            expired = epoch != batch.now.epoch or until <= batch.now.lease_ms
+            expired = epoch != now.epoch or until <= now.lease_ms
             self.found.add("rescued by its lease" if expired else "rescued by its lock")
-            self._mark("zombie", self._owner.get(worker_id) not in self._dead)
+            if self._owner.get(worker_id) not in self._dead:
+                self.found.add("zombie")
+
+    def _retired(self, op: Retire, outcome: Retired, now: Moment) -> None:  # noqa: ARG002
+        if op.worker_id in self._holders.values():
+            self.found.add("retired with tasks")
+
+    def _stored_all(self, op: Enqueue, outcome: Outcome, now: Moment) -> None:  # noqa: ARG002
+        for new in op.tasks:
+            self._most[new.id] = new.policy.max_crashes
+            self._new.add(new.id)
 
     def _row(self, event: Event) -> None:
         task_id = event.task
@@ -228,20 +251,23 @@ class _Reader:
     def _left(self, task_id: str, change: Change) -> None:
         """What became of a task that was running."""
         if change.new is FAILED:
-            self._mark("given up", change.token > change.old_token)
-            self._mark("last attempt", change.attempt > 1)
+            if change.token > change.old_token:
+                self.found.add("given up")
+            if change.attempt > 1:
+                self.found.add("last attempt")
         elif change.new is QUEUED:
-            by_itself = change.token == change.old_token
-            self._mark("handed back", by_itself)
             unstarted = self._claimed.pop((task_id, change.token), None)
-            self._mark("handed back unstarted", by_itself and unstarted)
+            if change.token == change.old_token:
+                self.found.add("handed back")
+                if unstarted:
+                    self.found.add("handed back unstarted")
         elif change.new is CANCELLED:
             self.found.add("cancelled while running")
         elif change.new is PARKED:
             self.found.add("parked")
             self._parked.add(task_id)
 
-    # What else happens says nothing here.
+    # What else happens says nothing here; nor do the other ops.
     _READERS: ClassVar[Mapping[Kind, Callable[[Any, Event], None]]] = {
         Kind.BATCH: _batch,
         Kind.ROW: _row,
@@ -254,4 +280,13 @@ class _Reader:
         Kind.UNKNOWN: _in_doubt,
         Kind.CANCELLED: _was_cancelled,
         Kind.FAULT: _fault,
+    }
+    _OPS: ClassVar[Mapping[type, Callable[[Any, Any, Any, Moment], None]]] = {
+        Renew: _renewed,
+        Reserve: _reserved,
+        Settle: _settled,
+        Register: _registered,
+        Rescue: _rescued,
+        Retire: _retired,
+        Enqueue: _stored_all,
     }

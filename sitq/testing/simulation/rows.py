@@ -1,6 +1,7 @@
 """What must hold of the store: of each transaction, and of each change of a task's row."""
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
 
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
@@ -10,10 +11,13 @@ from sitq.protocol.ops import (
     Completed,
     Conflict,
     Enqueue,
+    Enqueued,
     Failed,
+    Moment,
     Parked,
     Prune,
     Register,
+    Registered,
     Released,
     Renew,
     Renewed,
@@ -23,6 +27,7 @@ from sitq.protocol.ops import (
     RetryIn,
     Settle,
     Settled,
+    Unregistered,
 )
 from sitq.testing.simulation.facts import FINAL, PENDING, RESCUED_WITHIN, SLACK, Facts, Proc, Task
 from sitq.testing.simulation.history import Batch, Change, Event
@@ -44,8 +49,6 @@ BY_VERDICT: Final[dict[type, frozenset[S]]] = {
     Released: frozenset({S.QUEUED, S.CANCELLED}),
     Parked: frozenset({S.PARKED, S.CANCELLED}),
 }
-_TELLING: Final = frozenset({Settle, Register, Renew, Cancel, Enqueue})
-"""The ops that tell more than their rows do."""
 CHARGED: Final = frozenset({Completed, Failed, Aborted, RetryIn})
 SCHEDULED, QUEUED, RUNNING, PARKED, SUCCESS, FAILED, CANCELLED = S
 
@@ -58,6 +61,7 @@ class Rows:
         self._keys: set[tuple[int, int]] = set()
         self._queued: dict[str, dict[str, Task]] = {}  # by queue, those that wait
         self._batch: Batch | None = None
+        self._who = ""  # its process
         self.is_open = False
         """Whether the batch is to be judged once all of its rows were seen."""
         self._claimed: list[tuple[str, Change]] = []
@@ -66,47 +70,57 @@ class Rows:
 
     def batch(self, event: Event) -> None:
         self.facts.saw_store = True
-        batch = self._batch = event.value
-        self._settles = {}
-        for op, outcome in zip(batch.ops, batch.outcomes, strict=True):
-            if type(op) not in _TELLING:
-                continue
-            match op:
-                case Settle():
-                    assert isinstance(outcome, Settled)
-                    self._settles.setdefault(op.key.seq, []).append((op, outcome.applied))
-                case Register():
-                    until = batch.now.lease_ms + round(op.lease_for * 1000)
-                    self.facts.leases[op.worker_id] = until, batch.now.epoch, op.lease_for
-                    self.facts.owner[op.worker_id] = event.who
-                    proc = self.facts.proc(event.who)
-                    proc.slots, proc.queues = op.max_concurrency, op.queues
-                case Renew() if isinstance(outcome, Renewed):
-                    until = batch.now.lease_ms + round(op.lease_for * 1000)
-                    self.facts.leases[op.worker_id] = until, batch.now.epoch, op.lease_for
-                case Cancel() if isinstance(outcome, Cancelled):
-                    if outcome.was is RUNNING:
-                        self.facts.task(op.task_id).stop_at = event.at
-                case Enqueue() if not isinstance(outcome, Conflict):
-                    for new in op.tasks:
-                        task = self.facts.task(new.id)
-                        if task.new is None:
-                            task.new = new
-                        self._stored.append(new.id)
-                        self.is_open = True
-                case _:
-                    pass
+        self._batch = event.value
+        self._who = event.who
+        if self._settles:
+            self._settles = {}
+        ops, outcomes, now = event.value
+        for op, outcome in zip(ops, outcomes, strict=True):
+            judge = self._JUDGES.get(type(op))
+            if judge is not None:
+                judge(self, op, outcome, now)
+
+    def _settle(self, op: Settle, outcome: Settled, now: Moment) -> None:  # noqa: ARG002
+        self._settles.setdefault(op.key.seq, []).append((op, outcome.applied))
+
+    def _register(self, op: Register, outcome: Registered, now: Moment) -> None:  # noqa: ARG002
+        self._leased(op.worker_id, op.lease_for, now)
+        self.facts.owner[op.worker_id] = self._who
+        proc = self.facts.procs[self._who]
+        proc.slots, proc.queues = op.max_concurrency, op.queues
+
+    def _renew(self, op: Renew, outcome: Renewed | Unregistered, now: Moment) -> None:
+        if type(outcome) is Renewed:
+            self._leased(op.worker_id, op.lease_for, now)
+
+    def _leased(self, worker_id: str, lease_for: float, now: Moment) -> None:
+        until = now.lease_ms + round(lease_for * 1000)
+        self.facts.leases[worker_id] = until, now.epoch, lease_for
+
+    def _cancel(self, op: Cancel, outcome: Cancelled, now: Moment) -> None:  # noqa: ARG002
+        if outcome.was is RUNNING:
+            self.facts.tasks[op.task_id].stop_at = self.facts.at
+
+    def _enqueue(self, op: Enqueue, outcome: Enqueued | Conflict, now: Moment) -> None:  # noqa: ARG002
+        if type(outcome) is Conflict:
+            return
+        for new in op.tasks:
+            task = self.facts.tasks[new.id]
+            if task.new is None:
+                task.new = new
+            self._stored.append(new.id)
+            self.is_open = True
 
     def close(self) -> None:
         """What can be judged only once the whole batch was seen."""
         self.is_open = False
         stored, self._stored = self._stored, []
         for task_id in stored:
-            if not self.facts.task(task_id).inserted:
+            if not self.facts.tasks[task_id].inserted:
                 self.facts.fail("S3", f"{task_id} is said to be stored with others, and is not")
         claimed, self._claimed = self._claimed, []
         for task_id, change in claimed:
-            suspect = self.facts.task(task_id).is_suspect()
+            suspect = self.facts.tasks[task_id].is_suspect()
             for other_id, other in self._queued.get(change.queue, {}).items():
                 assert other.new is not None
                 if other.is_suspect() and not suspect:
@@ -118,7 +132,7 @@ class Rows:
 
     def row(self, event: Event) -> None:
         change: Change = event.value
-        task = self.facts.task(event.task)
+        task = self.facts.tasks[event.task]
         if change.old is None:
             self._inserted(event, task, change)
             return
@@ -235,7 +249,7 @@ class Rows:
 
     def _judge_pickup(self, event: Event, task: Task, change: Change) -> None:
         """L4: how long was it there, while this worker had nothing to do?"""
-        proc = self.facts.proc(event.who)
+        proc = self.facts.procs[event.who]
         if self.facts.healed_at is None or proc.free_since is None or not proc.poll:
             return
         assert self._batch is not None
@@ -356,3 +370,12 @@ class Rows:
     def _came_back(self, event: Event, change: Change) -> None:
         if change.new in PENDING:
             self.facts.fail("S15", f"{event.task} was cancelled while it ran, and comes back")
+
+    # Of the other ops, their rows tell all.
+    _JUDGES: ClassVar[Mapping[type, Callable[[Any, Any, Any, Moment], None]]] = {
+        Settle: _settle,
+        Register: _register,
+        Renew: _renew,
+        Cancel: _cancel,
+        Enqueue: _enqueue,
+    }

@@ -120,10 +120,8 @@ class ModelSimStore(Model):
 
     def apply(self, ops: Sequence[Op], now: Moment) -> tuple[Outcome, ...]:
         outcomes = super().apply(ops, now)
-        for op in ops:
-            if type(op) not in _ONLY_MOVES:
-                self._look_round()
-                break
+        if not _ONLY_MOVES.issuperset(map(type, ops)):
+            self._look_round()
         return outcomes
 
     def _move(self, task: _Task, move: Move) -> None:

@@ -138,7 +138,7 @@ class World:
     def _loop(self, until: float) -> None:
         heap, disk = self._heap, self.disk
         most = MOST_EVENTS * max(1, len(self.plan.nodes) // 3)
-        while heap and not self.over:
+        while heap:
             at, _, where, process, function = heappop(heap)
             if at > until or self.events > most:
                 break
@@ -149,7 +149,7 @@ class World:
                 if process.frozen_until > at:
                     process.held_up.append((where, function))
                     continue
-                if where == LOOP and process.blocked_until > at:
+                if process.blocked_until > at and where == LOOP:
                     self.push(process.blocked_until, LOOP, process, function)
                     continue
             self.events += 1
@@ -160,6 +160,8 @@ class World:
                 self.kill(process)
             if self.healed and not disk.open and not self._to_come:
                 self._wind_up()
+                if self.over:
+                    break
         if not self.over:
             self.note(Kind.STUCK, value=self._what_is_left())
 
