@@ -155,11 +155,13 @@ class CommitMachine:
                     effects += [Reject(group.ticket, None) for group in event.groups]
                 else:
                     self._waiting.extend(event.groups)
-            case Committed() | CommitFailed() if not self._is_awaited(event.batch_id):
-                return []
             case Committed():
+                if not self._is_awaited(event.batch_id):
+                    return []
                 effects += self._resolve(self._land(), event.outcomes)
-            case CommitFailed(_, error, blame):
+            case CommitFailed(batch_id, error, blame):
+                if not self._is_awaited(batch_id):
+                    return []
                 groups = self._land()
                 if blame is Blame.UNKNOWN:
                     effects += [Doubt(group.ticket, error) for group in groups]

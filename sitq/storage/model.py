@@ -55,6 +55,14 @@ from sitq.protocol.ops import (
     Watched,
 )
 
+# These say no more than their kind, so one is enough.
+_ENQUEUED, _REGISTERED, _RENEWED, _UNREGISTERED = (
+    Enqueued(),
+    Registered(),
+    Renewed(),
+    Unregistered(),
+)
+
 # A member is looked up in its enum by a slow path of Python 3.11; these are quick, and shorter.
 SCHEDULED, QUEUED, RUNNING, PARKED, SUCCESS, FAILED, CANCELLED = TaskState
 
@@ -222,7 +230,7 @@ class Model:
             self._tasks[task.seq] = task
             self._seq_of[new.id] = task.seq
             self._file(task)
-        return Enqueued()
+        return _ENQUEUED
 
     def _cancel(self, op: Cancel, now: Moment) -> Outcome:
         if op.task_id not in self._seq_of:
@@ -240,7 +248,7 @@ class Model:
 
     def _reserve(self, op: Reserve, now: Moment) -> Outcome:
         if op.worker_id not in self._workers:  # its tasks would have no lease to run out
-            return Unregistered()
+            return _UNREGISTERED
         due_at: list[int] = []  # for each queue in which some wait for their time
         for queue in op.queues:
             while (first := self._next(self._scheduled, queue, SCHEDULED)) is not None:
@@ -337,14 +345,14 @@ class Model:
     def _register(self, op: Register, now: Moment) -> Outcome:
         until = now.lease_ms + _ms(op.lease_for)
         self._workers[op.worker_id] = _Worker(op.host, op.pid, now.epoch, until)
-        return Registered()
+        return _REGISTERED
 
     def _renew(self, op: Renew, now: Moment) -> Outcome:
         if (worker := self._workers.get(op.worker_id)) is None:
-            return Unregistered()
+            return _UNREGISTERED
         worker.epoch = now.epoch
         worker.lease_until_ms = now.lease_ms + _ms(op.lease_for)
-        return Renewed()
+        return _RENEWED
 
     def _retire(self, worker_id: str, now: Moment) -> Outcome:
         released = 0

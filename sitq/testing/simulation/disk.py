@@ -12,7 +12,7 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.lifecycle import FINAL
 from sitq.protocol.ops import Count, Enqueue, Fetch, Op, Outcome, Watch
 from sitq.testing.simulation.chance import Chance
-from sitq.testing.simulation.history import Batch, Change, Kind
+from sitq.testing.simulation.history import Batch, Change, Kind, made
 from sitq.testing.simulation.process import Process
 from sitq.testing.simulation.store import ModelSimStore, SqliteSimStore
 
@@ -199,7 +199,7 @@ class Disk:
         world = self._world
         now = world.moment()
         outcomes = self._store.apply(ops, now)
-        world.note(_BATCH, process.name, "", 0, Batch(ops, outcomes, now))
+        world.note(_BATCH, process.name, "", 0, made(Batch, (ops, outcomes, now)))
         if self._rows:
             for task_id, change in self._rows:
                 world.note(_ROW, process.name, task_id, change.token, change)

@@ -92,6 +92,9 @@ class Event(NamedTuple):
 
 History: TypeAlias = list[Event]
 
+made: Final = tuple.__new__
+"""`made(Kind, (a, b))` is `Kind(a, b)`, for half of the time: where one is made for each event."""
+
 
 class Batch(NamedTuple):
     """One committed transaction."""

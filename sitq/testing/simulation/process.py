@@ -33,7 +33,7 @@ from sitq.protocol.worker import WorkerConfig, WorkerMachine
 from sitq.testing.simulation.callers import TICK, Asking, SimError, Waiting
 from sitq.testing.simulation.chance import Chance
 from sitq.testing.simulation.climate import NodePlan, TaskPlan
-from sitq.testing.simulation.history import Kind
+from sitq.testing.simulation.history import Kind, made
 
 if TYPE_CHECKING:
     from sitq.testing.simulation.world import World
@@ -45,7 +45,7 @@ UNWIND: Final = 0.05
 """Seconds, about, until a task that is interrupted has come to its end."""
 
 _HELD, _START, _END, _TOLD = Kind.HELD, Kind.START, Kind.END, Kind.TOLD
-_TURN_ENDED, _WOKEN, _TICK = w.TurnEnded(), w.Woken(), l.Tick()
+_TURN_ENDED, _WOKEN, _TICK = w.TurnEnded(), w.Woken(), l.Tick()  # they say no more
 
 
 class Execution:
@@ -183,7 +183,7 @@ class Process:
         hold = self._latest_hold
         if hold is not None and hold is not self._told_hold:
             self._told_hold = hold
-            events.insert(0, w.LeaseHeld(hold.worker_id, hold.until - time))
+            events.insert(0, made(w.LeaseHeld, (hold.worker_id, hold.until - time)))
         events.append(_TURN_ENDED)
         now, receive = time - self.slept, self.worker.receive
         for event in events:
@@ -200,7 +200,7 @@ class Process:
         if self._groups:
             self._offer()
             groups, self._groups = self._groups, []
-            self._commit(c.Submitted(tuple(groups)))
+            self._commit(made(c.Submitted, (tuple(groups),)))
 
     def _offer(self) -> None:
         """Let the worker reserve in the transaction that enqueues."""
@@ -213,22 +213,19 @@ class Process:
                 self._do(effect)
 
     def _do(self, effect: w.WorkerEffect) -> None:
-        match effect:
-            case w.Store():
-                self.submit(effect.ops, partial(self._stored, effect))
-            case w.Execute():
-                self._execute(effect.task)
-            case w.Interrupt(key):
-                self._interrupt(key)
-            case w.Disown(worker_id):
-                self._lease_mail(l.Disowned(worker_id))
-            case w.Late():
-                pass
-            case w.Stop():
-                self.stopped = True
-                self._lease_mail(l.LeaveRequested())
-            case _:
-                assert_never(effect)
+        if isinstance(effect, w.Store):
+            self.submit(effect.ops, partial(self._stored, effect))
+        elif isinstance(effect, w.Execute):
+            self._execute(effect.task)
+        elif isinstance(effect, w.Stop):
+            self.stopped = True
+            self._lease_mail(l.LeaveRequested())
+        elif isinstance(effect, w.Interrupt):
+            self._interrupt(effect.key)
+        elif isinstance(effect, w.Disown):
+            self._lease_mail(l.Disowned(effect.worker_id))
+        else:
+            assert isinstance(effect, w.Late)  # it is only to be told to people
         if self._is_mortal:
             self.world.may_die(self)
 
@@ -240,7 +237,7 @@ class Process:
         for op, outcome in zip(asked.ops, answer, strict=True):
             if type(op) is Settle:
                 self.world.note(_TOLD, self.name, op.task_id, op.key.token, outcome.applied)
-        self.post(w.Stored(asked.ticket, answer))
+        self.post(made(w.Stored, (asked.ticket, answer)))
 
     # -- group commit --------------------------------------------------------------------
 
@@ -248,24 +245,20 @@ class Process:
         """Have *ops* committed; *reply* is given the outcomes, or a `SimError`."""
         self._ticket += 1
         self._replies[self._ticket] = reply
-        self._groups.append(Group(self._ticket, ops))
+        self._groups.append(made(Group, (self._ticket, ops, False)))
 
     def _commit(self, event: c.CommitEvent) -> None:
         for effect in self.writer.receive(event, self.loop_time()):
-            match effect:
-                case c.Commit():
-                    landed = partial(self._landed, effect.batch_id)
-                    self.world.disk.apply(self, effect.ops, landed)
-                case c.Resolve():
-                    self._replies.pop(effect.ticket)(effect.outcomes)
-                case c.Reject(ticket):
-                    self._replies.pop(ticket)(SimError("refused"))
-                case c.Doubt(ticket):
-                    self._replies.pop(ticket)(SimError("doubt"))
-                case c.Close():
-                    raise AssertionError("nobody closes it")
-                case _:
-                    assert_never(effect)
+            if isinstance(effect, c.Commit):
+                landed = partial(self._landed, effect.batch_id)
+                self.world.disk.apply(self, effect.ops, landed)
+            elif isinstance(effect, c.Resolve):
+                self._replies.pop(effect.ticket)(effect.outcomes)
+            elif isinstance(effect, c.Reject):
+                self._replies.pop(effect.ticket)(SimError("refused"))
+            else:
+                assert isinstance(effect, c.Doubt)  # nobody closes it
+                self._replies.pop(effect.ticket)(SimError("doubt"))
             if self._is_mortal:
                 self.world.may_die(self)
 
@@ -276,7 +269,7 @@ class Process:
         if isinstance(answer, Blame):
             event = c.CommitFailed(batch_id, SimError(), answer)
         else:
-            event = c.Committed(batch_id, answer)
+            event = made(c.Committed, (batch_id, answer))
         if self._hears_twice:
             again_in = self.world.answers_again_in(self)
             if again_in is not None:
@@ -447,32 +440,25 @@ class Process:
 
     def _lease_do(self, effect: l.LeaseEffect) -> l.LeaseEvent | None:
         world = self.world
-        match effect:
-            case l.Apply():
-                self._lease_busy = True
-                world.disk.apply(self, effect.ops, self._lease_answered, thread=True)
-            case l.Hold() | l.LetGo() | l.AskToStop() | l.Wake():
-                if type(effect) is l.Hold:
-                    self._latest_hold = effect
-                at = world.now + world.news_takes(self) if self._is_late else world.now
-                world.on_loop(self, at, partial(self._lease_news, effect))
-            case l.Probe():
-                return l.Probed(world.free_locks(effect.worker_ids))
-            case l.Enter():
-                self.lives += 1
-                worker_id = f"{self.name}.{self.lives}"
-                self.locks.add(worker_id)
-                return l.Entered(worker_id)
-            case l.Complain():
-                pass
-            case l.Leave(worker_id):
-                self.locks.discard(worker_id)
-            case l.Sweep():
-                pass
-            case l.Stop():
-                world.has_stopped(self)
-            case _:
-                assert_never(effect)
+        if isinstance(effect, l.Apply):
+            self._lease_busy = True
+            world.disk.apply(self, effect.ops, self._lease_answered, thread=True)
+        elif isinstance(effect, l.Probe):
+            return made(l.Probed, (world.free_locks(effect.worker_ids),))
+        elif isinstance(effect, l.Enter):
+            self.lives += 1
+            worker_id = f"{self.name}.{self.lives}"
+            self.locks.add(worker_id)
+            return l.Entered(worker_id)
+        elif isinstance(effect, l.Leave):
+            self.locks.discard(effect.worker_id)
+        elif isinstance(effect, l.Stop):
+            world.has_stopped(self)
+        elif not isinstance(effect, l.Complain | l.Sweep):  # nothing here needs those
+            if isinstance(effect, l.Hold):
+                self._latest_hold = effect
+            at = world.now + world.news_takes(self) if self._is_late else world.now
+            world.on_loop(self, at, partial(self._lease_news, effect))
         return None
 
     def _lease_answered(self, answer: "tuple[Outcome, ...] | Blame") -> None:
@@ -481,7 +467,7 @@ class Process:
             self.world.note(Kind.DENIED, self.name, value="lease")
             self._lease_receive(l.ApplyFailed(SimError()))
         else:
-            self._lease_receive(l.Applied(answer))
+            self._lease_receive(made(l.Applied, (answer,)))
         if self._mail:
             self._lease_read_mail()
 

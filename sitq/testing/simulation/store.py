@@ -26,7 +26,7 @@ from sitq.storage.model import Model, _Task
 from sitq.storage.program import Change as ChangeStep, Commit, Program, Query
 from sitq.storage.sqlite import apply_batch
 from sitq.storage.sqlite_schema import open_database
-from sitq.testing.simulation.history import Change
+from sitq.testing.simulation.history import Change, made
 from sitq.testing.simulation.row_triggers import Saw, watch_rows
 
 
@@ -162,26 +162,24 @@ class ModelSimStore(Model):
     ) -> None:
         state, token, worker, attempt, _ = known or (None, 0, None, 0, False)
         new = task.new
-        self._saw(
-            new.id,
-            Change(
-                task.seq,
-                state,
-                None if gone else task.state,
-                token,
-                task.token,
-                worker,
-                task.worker_id,
-                attempt,
-                task.attempt,
-                task.crashes,
-                task.run_at_ms,
-                task.finished_ms,
-                task.cancel_asked,
-                new.queue,
-                new.priority,
-            ),
+        change = (
+            task.seq,
+            state,
+            None if gone else task.state,
+            token,
+            task.token,
+            worker,
+            task.worker_id,
+            attempt,
+            task.attempt,
+            task.crashes,
+            task.run_at_ms,
+            task.finished_ms,
+            task.cancel_asked,
+            new.queue,
+            new.priority,
         )
+        self._saw(new.id, made(Change, change))
 
 
 _ONLY_MOVES: Final = frozenset({Register, Renew, Watch, Fetch, Count, Reserve, Unpark, Prune})
