@@ -3,6 +3,10 @@
 What is submitted in one turn of the loop leaves in one transaction: the machine is told at the
 beginning of the next turn, so that a hundred callers pay for one commit between them. A lone
 caller does not wait for that: while batches hold what one has asked, it is told at once.
+
+What comes while a batch is under way waits here. If that is little beside the batch, it waits one
+turn more once that has landed: those who are answered then mostly ask again, and all leave together.
+Else a few would leave by themselves each time, and the many would wait for two commits.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +63,8 @@ class Committer:
         self._machine = CommitMachine()
         self._replies: dict[int, Reply] = {}
         self._ticket = 0
-        self._groups: list[Group] = []  # of this turn
+        self._groups: list[Group] = []  # of this turn, or of those since a batch has left
+        self._under_way = 0  # ops
         self._bug: Exception | None = None  # after which nothing more is taken
         self._when_closed: Callable[[], None] | None = None  # until the driver is told to close
 
@@ -100,7 +105,7 @@ class Committer:
         """Commit what has been submitted, then close the driver; then call *done*."""
         self._when_closed = done
         if self._bug is None:
-            self._end_turn()
+            self._hand_over()
             self._receive(CloseRequested())
         else:
             self._close_driver()
@@ -111,6 +116,10 @@ class Committer:
             self._driver.begin_close(done)
 
     def _end_turn(self) -> None:
+        if not self._under_way or self._when_closed is not None:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         if self._groups:
             groups, self._groups = self._groups, []
             self._submit(groups)
@@ -131,6 +140,7 @@ class Committer:
         except Exception as bug:
             # In a callback it would be a line in a log, and callers who wait for ever.
             self._bug = bug
+            self._groups.clear()
             self._close_driver()
             replies, self._replies = self._replies, {}
             for reply in replies.values():
@@ -142,6 +152,7 @@ class Committer:
             case Resolve():  # first, and by name: a hundred of them follow each batch
                 self._replies.pop(effect.ticket)(effect.outcomes)
             case Commit(batch_id, ops):
+                self._under_way = len(ops)
                 self._driver.begin(ops, partial(self._landed, batch_id, ops), self._told)
             case Reject(ticket, error):
                 self._replies.pop(ticket)(refused(error))
@@ -153,11 +164,16 @@ class Committer:
                 assert_never(effect)
 
     def _landed(self, batch_id: int, ops: tuple[Op, ...], answer: Answer) -> None:
+        if 2 * len(self._groups) > self._under_way:
+            self._hand_over()
+        self._under_way = 0
         if isinstance(answer, BatchError):
             self._receive(CommitFailed(batch_id, answer.error, answer.blame))
         else:
             self._heard(ops, answer)
             self._receive(Committed(batch_id, answer))
+        if self._groups and not self._under_way:
+            self._loop.soon(self._end_turn)
 
 
 def _raise(error: Exception) -> None:

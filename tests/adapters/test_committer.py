@@ -103,6 +103,42 @@ async def test_what_comes_while_one_is_alone_leaves_together(callers, driver) ->
     assert [len(batch) for batch in driver.batches] == [1, 2]
 
 
+async def test_callers_who_ask_again_and_again_come_to_leave_together(
+    committer, callers, driver
+) -> None:
+    async def ask_again_and_again() -> None:
+        while True:
+            await committer.submit(LOOK)
+
+    for _ in range(5):
+        callers._tasks.start_soon(ask_again_and_again)
+    await settle_down()
+    sizes = []
+    while sizes[-3:] != [5, 5, 5]:  # on trio it is by chance who comes first, and may take some
+        driver.commit()
+        await settle_down()
+        sizes = [len(batch) for batch in driver.batches]
+    assert sizes[:2] == [1, 4]
+
+
+async def test_many_who_wait_do_not_wait_for_the_few_who_are_answered(crowd, driver) -> None:
+    await crowd.ask(a=LOOK, b=LOOK, c=LOOK)
+    await crowd.ask(d=LOOK, e=LOOK)
+    driver.commit()
+    assert [len(batch) for batch in driver.batches] == [3, 2], "in the very turn"
+
+
+async def test_a_few_who_wait_leave_also_if_nobody_asks_again(crowd, driver) -> None:
+    await crowd.ask(a=LOOK, b=LOOK, c=LOOK)
+    await crowd.ask(d=LOOK)
+    driver.commit()
+    await settle_down()
+    assert [len(batch) for batch in driver.batches] == [3, 1]
+    driver.commit()
+    await settle_down()
+    assert sorted(crowd.told) == ["a", "b", "c", "d"]
+
+
 async def test_what_a_crowd_asks_in_one_turn_of_the_loop_leaves_in_one_transaction(
     crowd, driver
 ) -> None:
