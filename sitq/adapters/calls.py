@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from sitq.adapters.base import Loop
+from sitq.adapters.base import Loop, Scope
 from sitq.adapters.virtual import virtual
 from sitq.adapters.within import Within
 from sitq.protocol.ops import Failure, Reservation
@@ -78,7 +78,7 @@ class Execution:
         self.task = task
         self._bench = bench
         self.has_finished = False
-        self._scope: anyio.CancelScope | None = None  # anyio makes one in a task only
+        self._scope: Scope | None = None  # made in its task
         self._interrupted = False
         self._thread: _Thread | None = None
 
@@ -104,9 +104,10 @@ class Execution:
         being torn down.
         """
         running.set(self)
-        with anyio.CancelScope(shield=True) as self._scope:
+        scope = self._scope = self._bench.loop.scope()
+        with scope:
             if self._interrupted:
-                self._scope.cancel()
+                scope.cancel()
             try:
                 ending = await self._run()
             finally:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import aiosqlite
+import anyio
 
 from sitq.adapters.base import Answer, apply_in_thread
 from sitq.adapters.hints import Heard, told_nobody
@@ -71,6 +72,9 @@ class AsyncioLoop:
 
         ask(give)
         return future
+
+    def scope(self) -> anyio.CancelScope:
+        return anyio.CancelScope(shield=True)
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         def end() -> None:

@@ -58,6 +58,9 @@ class TrioLoop:
             await trio.lowlevel.wait_task_rescheduled(give_up)
         return answers[0]
 
+    def scope(self) -> trio.CancelScope:
+        return trio.CancelScope(shield=True)
+
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
         ended = False
 
