@@ -6,6 +6,7 @@ import pytest
 
 from sitq import MemoryBackend, PostgresBackend, SQLiteBackend
 from sitq.testing.conformance import BackendSuite
+from torture.pooler import Pooler
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,31 @@ class TestPostgresBackend(BackendSuite):
 
     def new_backend(self, folder: Path) -> PostgresBackend:
         return PostgresBackend(self.dsn, schema=f"s_{folder.name.lower()}")
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres_database):
+    with Pooler(postgres_database) as pooler:
+        yield pooler
+        assert pooler.left_behind() == []
+
+
+class TestPostgresBackendBehindAPooler(BackendSuite):
+    """Each transaction has another connection; on one event loop, which makes no difference here."""
+
+    @pytest.fixture(params=["asyncio"])
+    def anyio_backend(self, request):
+        return request.param
+
+    @pytest.fixture(autouse=True)
+    def _pooler(self, pooler):
+        type(self).dsn = pooler.dsn
+        type(self).making = (
+            "from sitq import PostgresBackend\n"
+            f"backend = PostgresBackend({pooler.dsn!r}, schema='p_' + folder.name.lower(),"
+            " listen=False, prepare=False)"
+        )
+
+    def new_backend(self, folder: Path) -> PostgresBackend:
+        schema = f"p_{folder.name.lower()}"
+        return PostgresBackend(self.dsn, schema=schema, listen=False, prepare=False)
