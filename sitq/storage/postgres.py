@@ -139,7 +139,7 @@ def _reserve_alone(op: Reserve, schema: str) -> Program[Outcome | None]:
     (now, version, *_) = answers[1][0]
     refuse_newer(version, schema)
     given = _given(answers[2])
-    if given.due_at is not None and given.due_at <= now:
+    if given.waits_for_promotion(now):
         return None  # and nothing was given yet
     outcome, damaged = _given_out(op, given, given.rows, now)
     if damaged:
@@ -235,6 +235,9 @@ class _Given(NamedTuple):
     due_at: int | None
     rows: list[Row]
 
+    def waits_for_promotion(self, now: int) -> bool:
+        return self.registered and self.due_at is not None and self.due_at <= now
+
 
 def _reserve(reserves: list[tuple[int, Reserve]], now: int) -> Program[dict[int, Outcome]]:
     outcomes: dict[int, Outcome] = {}
@@ -254,9 +257,7 @@ def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
 
 
 def _reserved(op: Reserve, forgotten: Sequence[Row], given: _Given, now: int) -> Program[Outcome]:
-    if not given.registered:
-        return Unregistered()
-    if given.due_at is not None and given.due_at <= now:
+    if given.waits_for_promotion(now):
         yield Query(sql.PROMOTE, (Texts(op.queues), now))
         given = _given((yield _next_of(op, op.limit - len(forgotten), promoted=True)))
     outcome, damaged = _given_out(op, given, [*forgotten, *given.rows], now)

@@ -3,7 +3,7 @@
 from sitq.adapters.postgres import block
 from sitq.adapters.postgres_connection import PgError, PostgresSettings, connect
 from sitq.storage.postgres import apply_batch
-from sitq.storage.postgres_schema import open_schema
+from sitq.storage.postgres_schema import VERSION, open_schema
 from sitq.storage.postgres_statements import BEGIN, BEGIN_READING, COMMIT, LOOK_UP, TELL_NOW
 from sitq.storage.program import Commit, Done, Query, Together, resume
 from tests.storage.runs import NOW
@@ -47,7 +47,8 @@ class Postgres:
             case Query(sql, params):
                 rows = self.ask(sql, params)
                 if sql in {BEGIN, BEGIN_READING, LOOK_UP}:
-                    self.ask(TELL_NOW, (str(now.wall_ms),))
+                    if rows[0][1] <= VERSION:
+                        self.ask(TELL_NOW, (str(now.wall_ms),))
                     rows = [(now.wall_ms, *rows[0][1:])]
                 return rows
             case Together(queries):

@@ -52,3 +52,15 @@ def test_what_was_written_is_read_again() -> None:
         TaskPolicy(retry=RetryPolicy(attempts=7, jitter=0), max_crashes=9),
     ):
         assert load_policy(dump_policy(policy), policy.max_crashes) == policy
+
+
+@pytest.mark.parametrize("beside", [(), (Enqueue((new_task("more"),)),)], ids=["alone", "beside"])
+def test_on_postgres_it_is_put_aside_too_whatever_leaves_with_the_reserve(postgres, beside) -> None:
+    postgres.apply([register(), Enqueue((new_task("bad"), new_task("good")))])
+    postgres.ask("UPDATE sitq.tasks SET policy = 'garbage' WHERE id = 'bad'")
+
+    *_, reserved = postgres.apply([*beside, Reserve("w", ("default",), 2)])
+
+    assert [task.id for task in reserved.tasks] == ["good"]
+    (fetched,) = postgres.apply([Fetch(("bad",))])
+    assert (fetched.rows["bad"].state, fetched.rows["bad"].attempt) == (S.PARKED, 0)
