@@ -278,6 +278,15 @@ class Connection(psycopg.AsyncConnection[Row]):
         return self.pgconn.status != pq.ConnStatus.OK
 
     @property
+    def is_encrypted(self) -> bool:
+        return bool(self.pgconn.ssl_in_use)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it goes through a socket of this host, and no network."""
+        return self.pgconn.host.startswith((b"/", b"@"))
+
+    @property
     def announced_pid(self) -> int:
         """The number of the server's process, as whoever answered said when we connected."""
         return self.pgconn.backend_pid

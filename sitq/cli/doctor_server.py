@@ -61,7 +61,7 @@ def _examine(settings: PostgresSettings) -> Iterator[Finding]:
         return
     try:
         yield from _server(talk)
-        yield from _guarded("TLS", lambda: _tls(talk))
+        yield from _tls(talk)
         ((is_standby,),) = talk.ask("SELECT pg_is_in_recovery()")
         yield from _guarded("writing", lambda: _writing(talk, is_standby=is_standby))
         yield from _guarded("schema", lambda: _queue(talk))
@@ -98,22 +98,16 @@ def _server(talk: Talk) -> Iterator[Finding]:
 
 
 def _tls(talk: Talk) -> Iterator[Finding]:
-    found = talk.ask(
-        "SELECT s.ssl, s.version, inet_server_addr() IS NULL FROM pg_catalog.pg_stat_ssl AS s"
-        " WHERE s.pid = pg_backend_pid()"
-    )
-    for is_on, version, is_socket in found:
-        if is_socket:
-            yield Finding("OK", "TLS", "none is needed: a socket of this host")
-        elif not is_on:
-            to_do = "over a network: sslmode=verify-full and sslrootcert=FILE in the URL"
-            yield Finding("WARN", "TLS", "none: payloads and results can be read on the way", to_do)
-        elif option(talk.settings.dsn, "sslmode") != "verify-full":
-            to_do = "sslmode=verify-full and sslrootcert=FILE in the URL"
-            said = f"{version}, but the server need not prove who it is"
-            yield Finding("WARN", "TLS", said, to_do)
-        else:
-            yield Finding("OK", "TLS", f"{version}, and the server has proved who it is")
+    """Look at this end of the connection: behind a pooler, the server sees another."""
+    connection, to_do = talk.connection, "sslmode=verify-full and sslrootcert=FILE in the URL"
+    if connection.is_local:
+        yield Finding("OK", "TLS", "none is needed: a socket of this host")
+    elif not connection.is_encrypted:
+        yield Finding("WARN", "TLS", "none: payloads and results can be read on the way", to_do)
+    elif option(talk.settings.dsn, "sslmode") != "verify-full":
+        yield Finding("WARN", "TLS", "it is on, but the server need not prove who it is", to_do)
+    else:
+        yield Finding("OK", "TLS", "it is on, and the server has proved who it is")
 
 
 def _writing(talk: Talk, *, is_standby: bool) -> Iterator[Finding]:

@@ -15,7 +15,13 @@ from sitq import PostgresBackend, SyncTaskQueue
 from sitq.cli import doctor_pooler, doctor_upkeep, server_refusals
 from tests.cli.conftest import wait_for
 from tests.cli.pooler import PID, Pooler
-from tests.docs.test_postgres_roles_page import GRANTS, PASSWORDS, ROLES, free_port
+from tests.docs.test_postgres_roles_page import (
+    GRANTS,
+    PASSWORDS,
+    ROLES,
+    free_port,
+    make_certificate,
+)
 from tests.private_postgres import running_server
 from torture.server import FAST
 
@@ -370,6 +376,33 @@ def test_a_network_without_tls_is_warned_of(findings, server, database) -> None:
 
     assert findings(tcp)["TLS"]["verdict"] == "WARN"
     assert findings(server.dsn(database))["TLS"]["verdict"] == "OK"
+
+
+def test_a_server_that_need_not_prove_who_it_is_is_warned_of(typed, tmp_path) -> None:
+    port = free_port()
+    with running_server(FAST, port) as server:
+        certificate, key = make_certificate(tmp_path, "own")
+        other, _ = make_certificate(tmp_path, "other")
+        try:
+            server.use_tls(certificate.read_text(), key.read_text())
+        except RuntimeError as error:
+            if "SSL is not supported by this build" not in str(error):
+                raise
+            pytest.skip("this Postgres was built without TLS")
+        PostgresBackend(server.dsn()).open_store().close()
+
+        def tls(options: str, code: int = 0) -> tuple[str, str]:
+            url = server.dsn(where=f"host=localhost&port={port}&{options}")
+            found = json.loads(typed("doctor", url, "--json", code=code))
+            (finding,) = (finding for finding in found if finding["about"] == "TLS")
+            return finding["verdict"], finding["found"]
+
+        assert tls("sslmode=require")[0] == "WARN"
+        proved = f"sslmode=verify-full&sslrootcert={certificate}"
+        assert tls(proved) == ("OK", "it is on, and the server has proved who it is")
+        verdict, found = tls(f"sslmode=verify-full&sslrootcert={other}", code=1)
+        assert verdict == "FAIL"
+        assert "certificate verify failed" in found
 
 
 def test_a_part_that_fails_spoils_no_other(findings, server, database) -> None:
