@@ -272,10 +272,10 @@ def _named(name: str) -> "Mutant":
 
 def _mutant(out: Console, options: Options) -> int:
     """Hunt one mutant, and tell the story of how it was caught."""
-    from sitq.testing.simulation.mutants import ENOUGH as MANY, hunt
+    from sitq.testing.simulation.mutants import hunt
 
     assert options.mutant is not None
-    mutant, most = _named(options.mutant), options.seeds or MANY
+    mutant, most = _named(options.mutant), options.seeds or ENOUGH
     out.print(shown(f"{mutant.name}: {mutant.what}"), soft_wrap=True)
     caught = hunt(mutant, most)
     if caught is None:
@@ -288,9 +288,7 @@ def _mutant(out: Console, options: Options) -> int:
 
 
 def _mutants(out: Console, options: Options) -> int:
-    from sitq.testing.simulation.mutants import ENOUGH as MANY
-
-    most = options.seeds or MANY
+    most = options.seeds or ENOUGH
     workers = options.workers or os.cpu_count() or 1
     table = Table("mutant", "the bug", title="bugs planted on purpose", title_justify="left")
     table.add_column("seed", justify="right")

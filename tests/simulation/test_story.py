@@ -93,7 +93,7 @@ def test_a_run_that_held_can_be_told_too(seed) -> None:
 
 
 def test_an_assertion_of_a_machine_has_a_sentence_too() -> None:
-    with failing("the waiting are forgotten") as trial:
+    with failing("tasks of an earlier life") as trial:
         assert trial.violations[0].invariant == "ASSERTION"
         lines = story(trial)
 

@@ -134,11 +134,19 @@ CALM_SHARE: Final = 0.1
 """Of the runs: so that it is seen what must hold if nothing at all goes wrong."""
 STEADY_SHARE: Final = 0.3
 """Of the others: processes die, but the store never fails or keeps one waiting."""
-STORM_SHARE: Final = 0.15
+STORM_SHARE: Final = 0.2
 """Of all runs: everything that makes a worker lose touch, and so speak too late, at once."""
 STORM: Final = Climate(
     doubted=0.3, slow=0.3, cut_off=0.1, pause=0.5, restart=0.5, lost_hint=0.1, late_news=0.1
 )
+ISLANDS_SHARE: Final = 0.03
+"""Of all runs: the store is out for one process at a time, for longer than its lease."""
+ISLANDS: Final = Climate(cut_off=0.5)
+RUSH_SHARE: Final = 0.05
+"""Of all runs: many short tasks, so that workers hold some ahead, and are told to stop meanwhile."""
+RUSH: Final = Climate(restart=0.3)
+RUSHED: Final = 12
+"""Tasks in such a run."""
 SHORT_LEASE: Final = 3.0
 """Seconds, at most, where the dead are found by their leases alone: all there is to do is to wait."""
 STORES: Final = ("model",) * 7 + ("sqlite",)
@@ -158,12 +166,26 @@ def draw(seed: int, hosts: int | None = None) -> Plan:
     first = 100 if hosts is None else FLEET_STREAMS
     count = _few(chance, 3) if hosts is None else hosts
     nodes = [_node(chance.stream(first + n)) for n in range(count)]
+    most = 3 if hosts is None else hosts
+    rush, islands = climate is RUSH, climate is ISLANDS
     if climate is STORM:
         heals_at += 4.0
-        most = 3 if hosts is None else hosts
         nodes = [node._replace(lease_for=1.0, queues=QUEUES) for node in nodes * 3][:most]
+    elif islands:
+        heals_at += 3.0
+        nodes = [node._replace(lease_for=1.0, queues=QUEUES) for node in nodes * 3][:most]
+    elif rush:
+        nodes = [node._replace(slots=1, horizon=0.2, queues=QUEUES) for node in nodes]
+        if chance.happens(0.3):
+            climate = climate._replace(doubted=0.3)
     count = _few(chance, 8) if hosts is None else hosts * TASKS_OF_A_HOST
+    if rush and hosts is None:
+        count = RUSHED
     tasks = [_task(chance.stream(200 + n), n, len(nodes), heals_at) for n in range(count)]
+    if islands:
+        tasks = [task._replace(takes=3.0 + task.takes, style="async") for task in tasks]
+    elif rush:
+        tasks = [_in_a_rush(task, chance) for task in tasks]
     presence = chance.happens(0.7)
     if not presence:
         nodes = [node._replace(lease_for=min(node.lease_for, SHORT_LEASE)) for node in nodes]
@@ -189,6 +211,10 @@ def _climate(chance: Chance) -> Climate:
         return CALM
     if weather < CALM_SHARE + STORM_SHARE:
         return STORM
+    if weather < CALM_SHARE + STORM_SHARE + ISLANDS_SHARE:
+        return ISLANDS
+    if weather < CALM_SHARE + STORM_SHARE + ISLANDS_SHARE + RUSH_SHARE:
+        return RUSH
 
     steady = chance.happens(STEADY_SHARE)
 
@@ -257,6 +283,29 @@ def _task(chance: Chance, number: int, nodes: int, heals_at: float) -> TaskPlan:
         awaited_at=heals_at * chance.unit() if chance.happens(0.3) else None,
         timeout=chance.pick((None, 0.0, 1.0)),
     )
+
+
+def _in_a_rush(task: TaskPlan, chance: Chance) -> TaskPlan:
+    """Have it come soon, and be short; or long now and then, and mostly cancelled meanwhile."""
+    task = task._replace(
+        at=0.5 * task.at,
+        queue=QUEUES[0],
+        delay=0.0,
+        policy=TaskPolicy(),
+        stamp=STAMPS[0],
+        takes=0.02,
+        style="async",
+        fails=0,
+        kills=0,
+        cancelled_at=None,
+    )
+    if not chance.happens(0.25):
+        return task
+    if chance.happens(0.3):
+        return task._replace(takes=2.0)
+    if chance.happens(0.3):  # it raises once it was told to stop
+        return task._replace(takes=2.0, style="stubborn", fails=1, cancelled_at=task.at + 1.0)
+    return task._replace(takes=10.0, cancelled_at=task.at + 1.0)
 
 
 def _policy(chance: Chance) -> TaskPolicy:

@@ -53,7 +53,7 @@ INVARIANTS: Final = {
     "S13": "No task becomes due before its time.",
     "S14": "A worker that runs keeps its lease, however its event loop is blocked.",
     "S15": "What was cancelled does not start afterwards, nor comes back.",
-    "S16": "A worker runs no more tasks than it has slots.",
+    "S16": "A worker runs no more tasks than it has slots, and is given no more than it asks for.",
     "S17": "A worker that is to stop starts nothing; one that has stopped does and keeps nothing.",
     "S18": "A task moves only as the table of its life allows.",
     "S21": "Of the tasks that wait, the one of the highest priority comes first, then the oldest.",

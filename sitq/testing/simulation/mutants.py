@@ -1,7 +1,7 @@
 """Bugs planted on purpose: the proof that the simulator and its invariants bite.
 
 Each is a small, named change of sitq's own source, as a tired person might make it; six are the
-bugs of other queues that their users reported. A mutant is caught if one of five thousand seeds
+bugs of other queues that their users reported. A mutant is caught if one of a thousand seeds
 shows a violation. `hunt` looks for the first; `docs/explanation/simulation.md` has the table.
 
 An edit names its target (`module:name`), a text that stands in it once, and the text instead. So
@@ -20,7 +20,7 @@ from sitq.testing.simulation.climate import Plan, draw
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
 
-ENOUGH: Final = 5000
+ENOUGH: Final = 1000
 """Seeds until a mutant counts as one that survives: some take a rare run to be seen."""
 
 

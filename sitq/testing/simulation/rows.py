@@ -23,6 +23,7 @@ from sitq.protocol.ops import (
     Renewed,
     Rescue,
     Reserve,
+    Reserved,
     Retire,
     RetryIn,
     Settle,
@@ -96,6 +97,12 @@ class Rows:
     def _leased(self, worker_id: str, lease_for: float, now: Moment) -> None:
         until = now.lease_ms + round(lease_for * 1000)
         self.facts.leases[worker_id] = until, now.epoch, lease_for
+
+    def _reserve(self, op: Reserve, outcome: Reserved | Unregistered, now: Moment) -> None:  # noqa: ARG002
+        if type(outcome) is Reserved and len(outcome.tasks) > op.limit:
+            self.facts.fail(
+                "S16", f"{self._who} asked for {op.limit} tasks, and got {len(outcome.tasks)}"
+            )
 
     def _cancel(self, op: Cancel, outcome: Cancelled, now: Moment) -> None:  # noqa: ARG002
         if outcome.was is RUNNING:
@@ -376,6 +383,7 @@ class Rows:
         Settle: _settle,
         Register: _register,
         Renew: _renew,
+        Reserve: _reserve,
         Cancel: _cancel,
         Enqueue: _enqueue,
     }
