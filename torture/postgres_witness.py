@@ -91,8 +91,9 @@ def watch(here: "Witness") -> None:
         may_commit = False
         step: Step | Done[Any] = resume(program, None)
         while not isinstance(step, Commit | Done):
-            if may_commit:  # and goes on in another transaction
+            if may_commit:  # and goes on in another transaction, with a time of its own
                 yield Commit()
+                begun = None
             # The name is put in before the COMMIT, which therefore goes alone.
             may_commit, sent = False, step
             if isinstance(step, Together) and step.commits:

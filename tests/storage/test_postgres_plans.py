@@ -39,7 +39,7 @@ PLANS = {
 }
 
 
-BY_PLACE = {"PROMOTE", "RESERVE", "PRUNE"}
+BY_PLACE = {"PROMOTE", "RESERVE", "RESERVE_FROM_SEVERAL", "PRUNE"}
 """They find rows by an index, and change those very rows."""
 
 
