@@ -51,12 +51,19 @@ class Process:
         return True
 
     def ask_to_stop(self, number: int, grace: float) -> None:
-        """Send SIGTERM or SIGINT: the first leaves *grace* seconds, the second none."""
+        """Send SIGTERM or SIGINT: the first leaves *grace* seconds, the second none, the third kills.
+
+        Of one that has died by itself nothing is noted: a death that is written down too late would
+        come after the rescue that it explains.
+        """
+        before = time.monotonic_ns()
+        if not self.is_alive():
+            return
         self.signals += 1
         if self.signals == 1:
             self.stopped_at = time.monotonic()
         if self.signals == 3:
-            self.note(Kind.KILLED)
+            self.done_to_it.append(Record(before, Kind.KILLED))
         elif self.signals < 3:
             self.note(Kind.STOP_ASKED, grace if self.signals == 1 else 0.0)
         self._signal(number)

@@ -10,7 +10,7 @@ The promises:
   hence in one transaction, together with all else that became ready in the same turn.
 - With a slot free it reserves in the very transaction that stores tasks of its own process.
 - It runs nothing that was reserved under a lease which it has lost, and settles nothing.
-- What an answer named that was lost on its way is found again with the next one.
+- What an answer named that was lost on its way is found again with the next ones.
 - A stop stands, even if it was asked before `Started`.
 
 Events of one turn of the loop are told one by one and closed by `TurnEnded`; only then does
@@ -249,7 +249,7 @@ class WorkerMachine:
         self._asked: dict[int, tuple[Op, ...]] = {}
         self._ticket = 0
         self._reserving = False
-        self._lost_an_answer = False  # to a reserve, which may have given us tasks
+        self._unheard = 0  # tasks that we may have been given by answers that were lost, at most
         self._wants_tasks = False
         self._failures = 0  # of storage, in a row
 
@@ -376,7 +376,7 @@ class WorkerMachine:
                     effects.append(Late(op.task_id))
             else:
                 assert type(op) is Reserve
-                self._reserving = self._lost_an_answer = False
+                self._reserving = False
                 if op.worker_id != self._worker_id:
                     continue  # reserved by a life that is over, and rescued with it
                 if type(outcome) is Unregistered or self._timers.is_due(LEASE, now):
@@ -402,7 +402,9 @@ class WorkerMachine:
                 break
         if len(outcome.tasks) == op.limit:
             self._wants_tasks = True  # there may be more
+            self._unheard = max(0, self._unheard - op.limit)
             return
+        self._unheard = 0
         due_in = outcome.next_due_in
         pause = (
             self.config.poll_interval if due_in is None else min(due_in, self.config.poll_interval)
@@ -436,7 +438,8 @@ class WorkerMachine:
         for op in ops:
             if isinstance(op, Reserve):
                 self._reserving = False
-                self._wants_tasks = self._lost_an_answer = True
+                self._wants_tasks = True
+                self._unheard = max(self._unheard, op.limit)  # those it knows of count in its limit
             else:
                 assert isinstance(op, Settle)
                 if op.worker_id == self._worker_id:  # else the lease was lost meanwhile
@@ -519,7 +522,7 @@ class WorkerMachine:
         self._wants_tasks = False
         self._reserving = True
         self._timers.stop(POLL)
-        known = self._known() if self._lost_an_answer else None
+        known = self._known() if self._unheard else None
         return Reserve(worker_id, self.config.queues, limit, known)
 
     def _known(self) -> tuple[int, ...]:

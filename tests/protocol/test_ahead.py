@@ -173,3 +173,21 @@ def test_what_is_held_is_known_to_a_worker_that_has_lost_an_answer() -> None:
 
     (ops,) = told.turn(now=0.21)
     assert ops == [settle(2, Completed(b"ok")), reserve(MOST - 1, known=(3, 4))]
+
+
+def test_what_was_named_and_not_heard_is_asked_for_until_an_answer_had_room_for_all_of_it() -> None:
+    """Room for twenty-one, of which each may have been given; and then for three, as tasks got long."""
+    told = holding(1, 2, horizon=0.01)
+    assert told.turn(ended(1), now=0.001) == [[settle(1, Completed(b"ok")), reserve(21)]]
+    told.turn(StoreFailed(told.ticket, OSError("disk")), now=0.002)
+    told.turn(ended(2), now=0.15)
+
+    ((*_, asked),) = told.turn(now=0.21)
+    assert asked == reserve(3, known=())
+    told.stored(Settled(True), Settled(True), Reserved((task(7), task(8), task(9))), now=0.22)
+    assert told.turn(ended(7), now=0.5) == [Execute(task(9)), [settle(7, Completed(b"ok"))]]
+    told.stored(Settled(True), now=0.51)
+
+    assert told.turn(ended(8), now=0.6) == [[settle(8, Completed(b"ok")), reserve(1, known=(9,))]]
+    told.stored(Settled(True), Reserved(()), now=0.61)
+    assert told.turn(ended(9), now=0.9) == [[settle(9, Completed(b"ok")), reserve(2)]]

@@ -66,3 +66,30 @@ def test_what_is_held_ahead_is_not_carried_over_into_the_next_lease() -> None:
     with Mutant("carried over", "What is held ahead outlives its lease.", (forgets,)).planted():
         broken = [trial for trial in map(paused_and_late, range(40)) if trial.failed]
     assert {trial.violations[0].invariant for trial in broken} == {"S6"}
+
+
+def doubted_and_long(seed: int):
+    """Answers are lost while tasks are short and many are asked for; then a long one comes."""
+    climate = CALM._replace(doubted=0.4)
+    node = NODE._replace(slots=1, horizon=0.2)
+    short = [TASK._replace(id=f"t{n}", group=n, at=0.5 + n * 0.04, takes=0.01) for n in range(12)]
+    long = TASK._replace(id="long", group=12, at=0.6, takes=2.0)
+    return play(Plan(seed, climate, True, "model", (node,), (*short, long), heals_at=2.0))
+
+
+def test_of_what_was_given_and_never_heard_of_the_first_part_is_not_taken_for_the_whole() -> None:
+    """A worker asked again for what a lost answer had named, but with room for less of it.
+
+    What did not fit stayed with it, as long as it lived, and was run by nobody.
+    Found by seed 2311414512.
+    """
+    assert not [seed for seed in range(60) if doubted_and_long(seed).failed]
+
+    forgets = Edit(
+        "protocol.worker:WorkerMachine._reserved",
+        "self._unheard = max(0, self._unheard - op.limit)",
+        "self._unheard = 0",
+    )
+    with Mutant("the first part", "A full answer is taken for the whole.", (forgets,)).planted():
+        broken = [trial for trial in map(doubted_and_long, range(60)) if trial.failed]
+    assert {trial.violations[0].invariant for trial in broken} == {"L1"}

@@ -639,18 +639,18 @@ _LIST: Final = (
     Mutant(
         "no look after a failure",
         "A worker whose reserve failed does not ask again.",
-        (
-            Edit(
-                _WORKER + "_store_failed",
-                "self._wants_tasks = self._lost_an_answer = True",
-                "self._lost_an_answer = True",
-            ),
-        ),
+        (Edit(_WORKER + "_store_failed", "self._wants_tasks = True", "pass"),),
     ),
     Mutant(
         "a lost answer is lost",
         "What an answer named that never came stays with a worker that never heard of it.",
-        (Edit(_WORKER + "_store_failed", "self._lost_an_answer = True", "True"),),
+        (
+            Edit(
+                _WORKER + "_store_failed",
+                "self._unheard = max(self._unheard, op.limit)",
+                "pass",
+            ),
+        ),
     ),
     Mutant(
         "a stop is forgotten",
