@@ -4,6 +4,8 @@ It is as unkind as such a pooler may be: of its connections, that one is given w
 for the longest, so no client meets the same twice in a row; and nothing that a client leaves in a
 session is cleared away. What a client relies on that outlives its transaction is not there; what it
 leaves behind is in the way of others, and `left_behind` says what it was.
+
+It can also be kinder: give again what has just come back, or keep a client's session together.
 """
 
 import asyncio
@@ -14,12 +16,14 @@ import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
 
 T = TypeVar("T")
 
+ANNOUNCED_PID: Final = 1
+"""What clients are told as the process of the server: an invention, as with all poolers."""
 _ASKS_FOR_ENCRYPTION: Final = (80877103, 80877104)
 _REPORTED: Final = (
     "server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "in_hot_standby",
@@ -53,7 +57,7 @@ class _Session:
             value = self.opened.pgconn.parameter_status(name.encode())
             if value is not None:
                 told += _message(b"S", name.encode() + b"\0" + value + b"\0")
-        return told + _message(b"K", struct.pack("!II", 1, 1)) + _message(b"Z", b"I")
+        return told + _message(b"K", struct.pack("!II", ANNOUNCED_PID, 1)) + _message(b"Z", b"I")
 
     def close(self) -> None:
         self.socket.close()
@@ -63,12 +67,19 @@ class _Session:
 class Pooler:
     """Listens on a port of loopback, and has *size* connections to the database at *dsn*."""
 
-    def __init__(self, dsn: str, size: int = 6) -> None:
-        self._dsn, self._size = dsn, size
+    def __init__(
+        self,
+        dsn: str,
+        size: int = 6,
+        by: Literal["transaction", "session"] = "transaction",
+        gives: Literal["longest idle", "last used"] = "longest idle",
+    ) -> None:
+        self._dsn, self._size, self._by = dsn, size, by
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._idle: asyncio.Queue[_Session] = asyncio.Queue()
+        queue = asyncio.Queue if gives == "longest idle" else asyncio.LifoQueue
+        self._idle: asyncio.Queue[_Session] = queue()
         for _ in range(size):
             self._idle.put_nowait(_Session(dsn))
         self.transactions = 0
@@ -147,7 +158,7 @@ class Pooler:
         self._idle.put_nowait(session)
 
     async def _transaction(self, said: "_Messages", writer: asyncio.StreamWriter) -> None:
-        """Serve a client from its next message until the server is in no transaction any more."""
+        """Serve a client from its next message until its session is free for others."""
         first = await said.get()
         session = await self._idle.get()
         is_free = False
@@ -165,6 +176,7 @@ class Pooler:
         self, session: _Session, first: bytes, said: "_Messages", writer: asyncio.StreamWriter
     ) -> bool:
         """Pass messages on both ways; say whether it came to an end that leaves the session free."""
+        ends = self._by == "transaction"
         asked = 0  # answers of ReadyForQuery that are still to come
         is_whole = True  # what was sent, up to a message that asks for such an answer
 
@@ -189,7 +201,7 @@ class Pooler:
                     message, heard = heard[:size], heard[size:]
                     writer.write(message)
                     asked -= message[:1] == b"Z"
-                    if message == _READY_AND_IDLE and is_whole and not asked:
+                    if ends and message == _READY_AND_IDLE and is_whole and not asked:
                         return
 
         ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]

@@ -59,15 +59,26 @@ def _process(talk: Talk) -> int:
 
 
 def _changes_hands(one: Talk, other: Talk) -> bool:
-    before = _process(one)
-    other.ask("BEGIN READ ONLY")
+    """Whether either of them meets a second process.
+
+    Both hold a transaction at the same time, and give it back crosswise: also who is given what came
+    back last then meets the other's.
+    """
+    both = (one, other)
+    met = {talk: {_process(talk)} for talk in both}
+    began: list[Talk] = []
     try:
-        _process(other)
-        return _process(one) != before
+        for talk in both:
+            talk.ask("BEGIN READ ONLY")
+            began.append(talk)
+            met[talk].add(_process(talk))
     except NoAnswerError:  # all of the pool's connections are in a transaction, and it is ours
         return True
     finally:
-        other.ask("ROLLBACK")
+        for talk in reversed(began):
+            talk.ask("ROLLBACK")
+            clocks.sleep(LOOK_EVERY)  # until the pooler has it back
+    return any(len(met[talk] | {_process(talk)}) > 1 for talk in reversed(both))
 
 
 def _listen(one: Talk, other: Talk) -> Finding:

@@ -6,15 +6,13 @@ They have a server of their own, which trusts some roles, and is hurt.
 import json
 import re
 import shutil
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from sitq import PostgresBackend, SyncTaskQueue
 from sitq.cli import doctor_pooler, doctor_upkeep, server_refusals
 from tests.cli.conftest import wait_for
-from tests.cli.pooler import PID, Pooler
 from tests.docs.test_postgres_roles_page import (
     GRANTS,
     PASSWORDS,
@@ -23,6 +21,7 @@ from tests.docs.test_postgres_roles_page import (
     make_certificate,
 )
 from tests.private_postgres import running_server
+from torture.pooler import ANNOUNCED_PID, Pooler
 from torture.server import FAST
 
 TRUSTED = "local all trusted trust\n"
@@ -250,17 +249,12 @@ def test_a_standby_is_known(findings, typed) -> None:
 
 @pytest.fixture
 def pooler(server, database):
-    folder = Path(tempfile.mkdtemp(prefix="sitq-pool-", dir="/tmp"))
-    made: list[Pooler] = []
+    with ExitStack() as poolers:
 
-    def make(**options) -> str:
-        there = {"user": "trusted", "database": database}
-        made.append(Pooler(folder, server.socket, **there, **options).__enter__())
-        return made[0].url
+        def make(**options) -> str:
+            return poolers.enter_context(Pooler(server.dsn(database), **options)).dsn
 
-    yield make
-    made[0].__exit__(None, None, None)
-    shutil.rmtree(folder)
+        yield make
 
 
 @pytest.fixture
@@ -269,10 +263,11 @@ def in_a_second(monkeypatch):
 
 
 @pytest.mark.usefixtures("in_a_second")
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_pooler_in_transaction_mode_is_known(findings, server, pooler, database, size) -> None:
-    url = pooler(by="transaction", size=size)
-    found = findings(url)
+@pytest.mark.parametrize(
+    "pool", [{"size": 1}, {"size": 3, "gives": "last used"}, {"size": 3, "gives": "longest idle"}]
+)
+def test_a_pooler_in_transaction_mode_is_known(findings, server, pooler, database, pool) -> None:
+    found = findings(pooler(**pool))
 
     assert found["pooler"]["verdict"] == found["LISTEN"]["verdict"] == "WARN"
     assert "another connection" in found["pooler"]["found"]
@@ -295,8 +290,8 @@ def test_the_pooler_of_these_tests_is_one(pooler) -> None:
     import psycopg
 
     with psycopg.connect(pooler(by="session", size=1)) as client:
-        assert client.info.backend_pid == PID
-        assert client.execute("SELECT pg_backend_pid()").fetchall() != [(PID,)]
+        assert client.info.backend_pid == ANNOUNCED_PID
+        assert client.execute("SELECT pg_backend_pid()").fetchall() != [(ANNOUNCED_PID,)]
 
 
 @pytest.mark.usefixtures("in_a_second")
