@@ -21,7 +21,6 @@ from sitq.adapters.base import Driver, Loop, Store
 from sitq.adapters.bells import Bells, NoBells
 from sitq.adapters.current import current_loop
 from sitq.adapters.hints import Heard
-from sitq.adapters.inline import InlineDriver
 from sitq.adapters.presence import NoPresence, Presence
 from sitq.adapters.session import Session
 from sitq.adapters.thread import ThreadDriver
@@ -144,6 +143,8 @@ class Backend(ABC):
         return self._session
 
     def _inline_driver(self, run: Virtual, loop: Loop) -> Driver:
+        from sitq.adapters.inline import InlineDriver  # the model behind it takes time to import
+
         driver = InlineDriver(loop, self.open_store)
         run.at_end.callback(driver.abandon)
         return driver
