@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sitq.storage import sqlite
+from sitq.storage import sqlite_statements as sql
 from sitq.testing.simulation.mutants import CANARY, ENOUGH, MUTANTS, Edit, Mutant, hunt
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
@@ -64,13 +64,15 @@ def test_the_canary_is_caught_at_once() -> None:
 
 
 def test_what_was_planted_is_gone_afterwards(store) -> None:
-    before = sqlite.RESCUE
+    before = sql.RESCUE
     with CANARY.planted():
-        assert before != sqlite.RESCUE
-    assert before == sqlite.RESCUE
+        assert before != sql.RESCUE
+    assert before == sql.RESCUE
 
 
 def test_a_mutant_whose_target_has_changed_fails_loudly() -> None:
-    stale = Mutant("stale", "It no longer fits.", (Edit("storage.sqlite:RESCUE", "no such", ""),))
+    stale = Mutant(
+        "stale", "It no longer fits.", (Edit("storage.sqlite_statements:RESCUE", "no such", ""),)
+    )
     with pytest.raises(AssertionError, match="does not hold 'no such' once"), stale.planted():
         pass

@@ -21,7 +21,8 @@ from sitq.protocol.ops import (
     Watch,
 )
 from sitq.storage.program import Change, Commit, Done, Query, resume
-from sitq.storage.sqlite import PROMOTE_LIMIT, apply_batch
+from sitq.storage.sqlite import apply_batch
+from sitq.storage.sqlite_statements import PROMOTE_LIMIT
 from tests.storage.runs import NOW, later, new_task, register
 
 WRITES = [

@@ -7,7 +7,7 @@ stamp are right, the time has come, the task was asked to stop wherever that is 
 import pytest
 
 from sitq.protocol.lifecycle import FINAL, Move, TaskState, advance
-from sitq.storage import sqlite
+from sitq.storage import sqlite_statements
 
 HELD = (1, 7, "w")  # seq, token, worker
 
@@ -53,7 +53,7 @@ def row(sql) -> dict:
 
 
 def run(sql, name, params) -> int:
-    return sql.db.execute(getattr(sqlite, name), params).rowcount
+    return sql.db.execute(getattr(sqlite_statements, name), params).rowcount
 
 
 @pytest.mark.parametrize("state", TaskState)
@@ -75,7 +75,7 @@ def test_a_statement_moves_a_task_as_the_table_says_or_not_at_all(sql, name, sta
 def test_a_reserve_chooses_a_queued_task_and_no_other(sql, state) -> None:
     put(sql, state)
 
-    found = sql.db.execute(sqlite.next_statement(1), ("default", 5)).fetchall()
+    found = sql.db.execute(sqlite_statements.next_statement(1), ("default", 5)).fetchall()
     assert [seq for seq, *_ in found] == [1] * (advance(state, Move.RESERVE) is not None)
 
 

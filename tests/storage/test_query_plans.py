@@ -3,7 +3,7 @@
 import pytest
 
 from sitq.protocol.ops import Enqueue
-from sitq.storage import sqlite as st
+from sitq.storage import sqlite_statements as st
 from sitq.storage.sqlite_inserts import insert_statement
 from tests.storage.runs import Sql, new_task, register
 
@@ -27,7 +27,7 @@ PLANS = {
     "LOOK at two": (st.look_statement(2), LOOKED_UP * 2),
     "NEXT": (st.next_statement(1), [QUEUED]),
     "NEXT of two": (st.next_statement(2), [QUEUED, QUEUED]),
-    "NEXT with suspects": (st.next_statement(1, st._NEXT_WITH_ONE_SUSPECT), [QUEUED]),
+    "NEXT with suspects": (st.next_statement(1, st.NEXT_WITH_ONE_SUSPECT), [QUEUED]),
     "TAKE": (st.TAKE, [BY_SEQ]),
     "HOLDS_SUSPECT": (st.HOLDS_SUSPECT, ["sitq_tasks_suspects (state=? AND worker_id=?)"]),
     "FIRST_SUSPECT": (st.FIRST_SUSPECT, [SUSPECTS]),

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from sitq.storage import sqlite
+from sitq.storage import sqlite_statements
 from sitq.testing.simulation.climate import Plan, draw
 from sitq.testing.simulation.store import SqliteSimStore
 from sitq.testing.simulation.trial import play
@@ -57,8 +57,8 @@ class Mutant(NamedTuple):
 
 def _make_statements_anew() -> None:
     """Forget the statements that are made of constants once."""
-    sqlite.look_statement.cache_clear()
-    sqlite.next_statement.cache_clear()
+    sqlite_statements.look_statement.cache_clear()
+    sqlite_statements.next_statement.cache_clear()
 
 
 class Caught(NamedTuple):
@@ -110,10 +110,11 @@ def _replaced(edit: Edit, text: str) -> str:
 def _settles(old: str, new: str) -> tuple[Edit, ...]:
     """Edit every statement by which a verdict is stored."""
     names = ("COMPLETE", "FAIL", "ABORT", "ABORT_IF_ASKED", "RETRY", "RELEASE", "PARK")
-    return tuple(Edit(f"storage.sqlite:{name}", old, new) for name in names)
+    return tuple(Edit(_SQL + name, old, new) for name in names)
 
 
-_SQL: Final = "storage.sqlite:"
+_SQL: Final = "storage.sqlite_statements:"
+_PROGRAM: Final = "storage.sqlite:"
 _MODEL: Final = "storage.model:Model."
 _WORKER: Final = "protocol.worker:WorkerMachine."
 _LEASE: Final = "protocol.lease:LeaseMachine."
@@ -149,7 +150,7 @@ _LIST: Final = (
         "dbos#541",
         "A reserve chooses tasks that another has chosen already, and takes them as well.",
         (
-            Edit(_SQL + "_NEXT", "state = 'queued'", "state IN ('queued', 'running')"),
+            Edit(_SQL + "NEXT", "state = 'queued'", "state IN ('queued', 'running')"),
             Edit(_SQL + "TAKE", "state = 'queued'", "state IN ('queued', 'running')"),
         ),
         "sqlite",
@@ -225,7 +226,7 @@ _LIST: Final = (
     Mutant(
         "told that it counts",
         "A worker whose verdict was refused is told that it counts.",
-        (Edit(_SQL + "_settle", "Settled(op.key in standing)", "Settled(True)"),),
+        (Edit(_PROGRAM + "_settle", "Settled(op.key in standing)", "Settled(True)"),),
         "sqlite",
     ),
     Mutant(
@@ -474,7 +475,7 @@ _LIST: Final = (
         "Of tasks that are enqueued together the last is not stored.",
         (
             Edit(
-                _SQL + "inserts",
+                _PROGRAM + "inserts",
                 "groupby(new, ",
                 "groupby(new[: max(1, len(new) - 1)], ",
             ),
@@ -484,13 +485,13 @@ _LIST: Final = (
     Mutant(
         "the same is another",
         "A call that is asked for again under its id is taken for another.",
-        (Edit(_SQL + "new_tasks", "elif payload != task.payload:", "elif True:"),),
+        (Edit(_PROGRAM + "new_tasks", "elif payload != task.payload:", "elif True:"),),
         "sqlite",
     ),
     Mutant(
         "asked again, stored again",
         "That an id is there already is not looked up.",
-        (Edit(_SQL + "_enqueue", "    if asked:\n", "    if asked and False:\n"),),
+        (Edit(_PROGRAM + "_enqueue", "    if asked:\n", "    if asked and False:\n"),),
         "sqlite",
     ),
     Mutant(
@@ -509,7 +510,7 @@ _LIST: Final = (
         "due too early",
         "A task becomes due a tenth of a second before its time.",
         (
-            Edit(_SQL + "_reserve", "due_at <= now.wall_ms", "due_at <= now.wall_ms + 100"),
+            Edit(_PROGRAM + "_reserve", "due_at <= now.wall_ms", "due_at <= now.wall_ms + 100"),
             Edit(_SQL + "PROMOTE", "run_at_ms <= ?", "run_at_ms <= ? + 100"),
         ),
         "sqlite",
@@ -706,7 +707,7 @@ _LIST: Final = (
     Mutant(
         "last come, first served",
         "Of equal tasks the newest comes first.",
-        (Edit(_SQL + "_NEXT", "ORDER BY priority DESC, seq", "ORDER BY priority DESC, seq DESC"),),
+        (Edit(_SQL + "NEXT", "ORDER BY priority DESC, seq", "ORDER BY priority DESC, seq DESC"),),
         "sqlite",
     ),
     Mutant(
