@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import __doc__ as about, instructions, machine, page, rounds, soak, tables
-from benchmarks.figures import Results
+from benchmarks.figures import Results, merged
 from benchmarks.installing import install
 from benchmarks.job import SIZES
 from benchmarks.peers import PEERS
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
         return 0
     if options.read:
-        report = json.loads(options.read.read_text(encoding="utf-8"))
+        files = [json.loads(file.read_text(encoding="utf-8")) for file in options.read]
+        report = merged(files)
     else:
         report = _measured(options)
     if options.json:
@@ -101,7 +102,14 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write all runs, for machines")
     add("--svg", type=Path, metavar="FILE", help="write the picture, for people")
     add("--page", action="store_true", help="write docs/explanation/speed.md, .json and .svg")
-    add("--from", type=Path, dest="read", metavar="FILE", help="measure nothing, read that JSON")
+    add(
+        "--from",
+        type=Path,
+        dest="read",
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing, read that JSON; of several, the last that has a workload counts for it",
+    )
     add("--tasks", type=int, metavar="N", help="that are counted, or go through the soak")
     add("--pruned", action="store_true", help="soak: what has ended is pruned, and does not stay")
     options = parser.parse_args(arguments)

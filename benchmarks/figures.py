@@ -35,6 +35,33 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
+def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one report of several that were measured on one machine: workload by workload.
+
+    Each workload is of one of them, the last that has it, so that its peers are of one run.
+    """
+    sizes = {report["size"] for report in reports}
+    if len(sizes) > 1:
+        raise ValueError(f"they are of the sizes {', '.join(sorted(sizes))}: measure all alike")
+    last = {run["workload"]: n for n, report in enumerate(reports) for run in report["runs"]}
+    runs = [
+        run for n, each in enumerate(reports) for run in each["runs"] if last[run["workload"]] == n
+    ]
+    machines = [report["machine"] for report in reports]
+    return {
+        **reports[-1],
+        "machine": {
+            **machines[-1],
+            "servers": sorted({server for machine in machines for server in machine["servers"]}),
+            "versions": {k: v for machine in machines for k, v in machine["versions"].items()},
+        },
+        "rounds": max(report["rounds"] for report in reports),
+        "minutes": round(sum(report["minutes"] for report in reports), 1),
+        "missing": {k: v for report in reports for k, v in report["missing"].items()},
+        "runs": runs,
+    }
+
+
 class Results:
     """The runs of a file, by peer, workload and round."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.figures import Results, Spread, quantile
+from benchmarks.figures import Results, Spread, merged, quantile
 from benchmarks.peers import BASELINE, PEERS
 from benchmarks.rounds import lack
 from benchmarks.workloads import WORKLOADS
@@ -80,3 +80,30 @@ def test_what_a_peer_lacks_is_told_in_its_words() -> None:
     assert lack("oban", "callers", "full") == "no way to wait for a result"
     assert lack("saq", "backlog", "full") == "1,000,000 tasks take too long to enqueue"
     assert lack("saq", "backlog", "smoke") is None
+
+
+def report(*runs: dict, size: str = "full", rounds: int = 1, **machine) -> dict:
+    about = {"date": "today", "servers": [], "versions": {}} | machine
+    return {
+        "machine": about, "size": size, "rounds": rounds, "minutes": 1.5, "missing": {}, "runs": [*runs]
+    }  # fmt: skip
+
+
+def test_of_several_files_the_last_that_has_a_workload_counts_for_it() -> None:
+    def measured(workload: str, rate: float) -> dict:
+        return run("sitq", 0, rate) | {"workload": workload}
+
+    first = report(measured("drain", 1), measured("enqueue", 2), rounds=3, servers=["Redis 7"])
+    second = report(measured("drain", 3), rounds=2, servers=["Postgres 15"], versions={"sitq": {}})
+    whole = merged([first, second])
+
+    rates = {found["workload"]: found["figures"]["rate"] for found in whole["runs"]}
+    assert rates == {"drain": 3, "enqueue": 2}
+    assert (whole["rounds"], whole["minutes"]) == (3, 3.0)
+    assert whole["machine"]["servers"] == ["Postgres 15", "Redis 7"]
+    assert merged([first]) == first
+
+
+def test_what_was_measured_small_is_not_mixed_with_what_was_measured_in_full() -> None:
+    with pytest.raises(ValueError, match="of the sizes full, quick"):
+        merged([report(size="quick"), report(size="full")])
