@@ -46,6 +46,7 @@ class PostgresDriver:
         self._next: Callable[[], object] | None = None  # the batch that waits for that
         self._wants = 0  # what the work waits for, as the numbers above
         self._waits_since = 0.0
+        self._will_be_writable = False  # it is asked for; on trio nobody may ask twice
         self._alarm_is_set = False
         self._closed = False
 
@@ -157,8 +158,9 @@ class PostgresDriver:
                 self._watch()
                 self._wants = events
                 self._waits_since = self._loop.time()
-                if events & WRITABLE:
-                    self._loop.when_writable(descriptor, partial(self._ready, WRITABLE))
+                if events & WRITABLE and not self._will_be_writable:
+                    self._will_be_writable = True
+                    self._loop.when_writable(descriptor, self._writable)
                 if not self._alarm_is_set:
                     self._alarm_is_set = True
                     self._loop.later(self._settings.timeout, self._look_at_the_clock)
@@ -198,9 +200,14 @@ class PostgresDriver:
 
     def _unwatch(self) -> None:
         self._watched = None
+        self._will_be_writable = False
         end, self._end_watch = self._end_watch, _nothing
         if self._loop.is_current():  # or it is over, and nothing is watched any more
             end()
+
+    def _writable(self) -> None:
+        self._will_be_writable = False
+        self._ready(WRITABLE)
 
     def _ready(self, event: int) -> None:
         if self._wants & event:

@@ -27,7 +27,17 @@ from sitq import (
 from sitq.adapters.base import BatchError
 from sitq.protocol.commit import Blame
 from sitq.protocol.lifecycle import TaskState as S
-from sitq.protocol.ops import Count, Enqueue, Enqueued, Fetch, Prune
+from sitq.protocol.ops import (
+    Completed,
+    Count,
+    Enqueue,
+    Enqueued,
+    Fetch,
+    Prune,
+    Settle,
+    Settled,
+    TaskKey,
+)
 from sitq.testing.conformance.asked import new_task
 from tests.private_postgres import running_server
 from torture.server import start_server
@@ -385,6 +395,26 @@ async def test_what_one_op_has_wrong_does_not_keep_the_others_from_being_stored(
 
     assert "nothing was stored" in told.pop("t7")
     assert set(told.values()) == {"stored"}
+
+
+TALKS = """
+    CREATE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE NOTICE 'one'; PERFORM pg_sleep(0.1); RAISE NOTICE 'two';
+       PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+    CREATE TRIGGER talk BEFORE UPDATE ON sitq.tasks FOR EACH STATEMENT EXECUTE FUNCTION talk()
+"""
+
+
+@pytest.mark.anyio
+async def test_a_server_that_speaks_before_it_has_read_all_of_a_batch_is_listened_to(
+    backend, postgres_server, database
+) -> None:
+    session = await backend.session()
+    await anyio.to_thread.run_sync(postgres_server.sql, TALKS, database)
+
+    late = Settle(TaskKey(1, 1), "nobody", "w", Completed(b""))
+    much = Enqueue((new_task("t", payload=bytes(8 * 2**20)),))
+    assert await session.writer.submit(late, much) == (Settled(False), Enqueued())
 
 
 @pytest.mark.anyio
