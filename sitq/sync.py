@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from sitq.adapters import clocks
-from sitq.adapters.base import BatchError, Store, in_doubt, refused
+from sitq.adapters.base import BatchError, Store, answer_of, in_doubt, refused, tidy_up
 from sitq.adapters.doorbell import ring
 from sitq.adapters.virtual import virtual
 from sitq.adapters.within import OwnConnection, Within
@@ -268,17 +268,17 @@ class SyncTaskQueue:
 
     def _apply(self, op: Op) -> Outcome:
         with self._lock:
-            try:
-                store = self._open()
-                (outcome,) = store.apply([op])
+            store = self._open()
+            answer = answer_of(store, (op,))
+            if not isinstance(answer, BatchError):
                 if virtual() is None:
-                    ring(self._bells, (op,), (outcome,))
-                store.tidy()
-            except BatchError as error:
-                if error.blame is Blame.UNKNOWN:
-                    raise in_doubt(error.error) from error
-                raise refused(error.error) from error
-        return outcome
+                    ring(self._bells, (op,), answer)
+                tidy_up(store)
+        if isinstance(answer, BatchError):
+            if answer.blame is Blame.UNKNOWN:
+                raise in_doubt(answer.error) from answer
+            raise refused(answer.error) from answer
+        return answer[0]
 
     @property
     def _lock(self) -> threading.Lock:

@@ -63,6 +63,14 @@ def answer_of(store: "Store", ops: Sequence[Op]) -> Answer:
         return BatchError(error, Blame.OP)
 
 
+def tidy_up(store: "Store") -> None:
+    """Have *store* do what can wait. What fails there is not said: nobody lost anything by it."""
+    try:  # noqa: SIM105  # it takes several times as long
+        store.tidy()
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
 def apply_in_thread(
     store: "Store",
     ops: Sequence[Op],
@@ -77,12 +85,12 @@ def apply_in_thread(
     """
     answer = answer_of(store, ops)
     loop.soon_from_thread(partial(done, answer))
-    try:  # `suppress` takes several times as long
+    try:
         if not isinstance(answer, BatchError):
             told(ops, answer)
-        store.tidy()
     except Exception:  # noqa: BLE001, S110
         pass
+    tidy_up(store)
 
 
 class Store(Protocol):

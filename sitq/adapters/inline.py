@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sitq.adapters.base import Answer, BatchError, Loop, Store, answer_of
+from sitq.adapters.base import Answer, BatchError, Loop, Store, answer_of, tidy_up
 from sitq.adapters.hints import Heard, told_nobody
 from sitq.adapters.virtual import virtual
 from sitq.protocol.ops import Moment, Op, Outcome
@@ -63,7 +63,7 @@ class InlineDriver:
         with contextlib.suppress(Exception):
             if not isinstance(answer, BatchError):
                 told(ops, answer)
-            self._store.tidy()
+        tidy_up(self._store)
 
     def begin_close(self, done: Callable[[], None]) -> None:
         self.abandon()

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, assert_never
 
 from sitq.adapters import clocks
-from sitq.adapters.base import FOR_GOOD, BatchError, Store
+from sitq.adapters.base import FOR_GOOD, BatchError, Store, tidy_up
 from sitq.adapters.ids import new_id
 from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.presence import Presence
@@ -84,7 +84,7 @@ class Lease:
                     if self._store is None:
                         self._store = self.open_store()
                     outcomes = self._store.apply(ops)
-                    self._store.tidy()
+                    tidy_up(self._store)
                     return Applied(outcomes)
                 except BatchError as error:
                     if isinstance(error.error, FOR_GOOD) and error.blame is not Blame.UNKNOWN:

@@ -21,11 +21,13 @@ from shapes import add, takes_eta, takes_option_names
 from sitq import (
     BackendClosedError,
     FileRefusedError,
+    MemoryBackend,
     Result,
     ResultTimeout,
     Retry,
     SerializationError,
     SQLiteBackend,
+    StoreError,
     SyncTaskQueue,
     Task,
     TaskCancelled,
@@ -351,3 +353,46 @@ def test_a_child_of_a_fork_connects_anew(tmp_path) -> None:
         ids = [queue.enqueue(os.getpid)]
         drain(queue)
         assert queue.result(ids[0]) == os.getpid()
+
+
+class OwnStore:
+    """A store of somebody's own: one op or another *fails*, by whatever it raises."""
+
+    def __init__(self, store, fails) -> None:
+        self._store = store
+        self._fails = fails
+
+    def apply(self, ops):
+        if self._fails == "apply":
+            raise OSError("the disk is on fire")
+        return self._store.apply(ops)
+
+    def tidy(self) -> None:
+        if self._fails == "tidy":
+            raise OSError("what can wait fails")
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@pytest.fixture
+def own_backend():
+    class OwnBackend(MemoryBackend):
+        def open_store(self):
+            return OwnStore(super().open_store(), self.fails)
+
+    return OwnBackend()
+
+
+def test_what_could_have_waited_may_fail_and_the_task_is_stored(own_backend) -> None:
+    own_backend.fails = "tidy"
+    queue = SyncTaskQueue(own_backend)
+    task_id = queue.enqueue(add, 1, 2)
+    drain(queue)
+    assert queue.result(task_id, timeout=0) == 3
+
+
+def test_whatever_a_store_raises_is_told_as_a_refusal(own_backend) -> None:
+    own_backend.fails = "apply"
+    with pytest.raises(StoreError, match="nothing was stored: OSError"):
+        SyncTaskQueue(own_backend).enqueue(add, 1, 2)
