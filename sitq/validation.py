@@ -141,6 +141,7 @@ class _Looked(NamedTuple):
     """What was found of a function that is fit.
 
     It takes *least* to *most* arguments where none is named; the *signature* knows of the others.
+    It is without values and types: they may lead to the function, and would keep it for ever.
     """
 
     name: str
@@ -171,7 +172,8 @@ def call(value: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ValidationError(f"{_name(value)}{signature} cannot be called so: {error}") from None
+        whole_one = _signature(value)
+        raise ValidationError(f"{_name(value)}{whole_one} cannot be called so: {error}") from None
     return name
 
 
@@ -189,7 +191,20 @@ def _look_at(value: Callable[..., Any]) -> _Looked:
                 least = math.inf
             case _:
                 pass
-    return _Looked(name_of(value), least, most, signature)
+    return _Looked(name_of(value), least, most, None if signature is None else _bare(signature))
+
+
+def _bare(signature: inspect.Signature) -> inspect.Signature:
+    """Return *signature* with None for each default, and without annotations."""
+    empty = inspect.Parameter.empty
+    return inspect.Signature(
+        [
+            parameter.replace(
+                default=empty if parameter.default is empty else None, annotation=empty
+            )
+            for parameter in signature.parameters.values()
+        ]
+    )
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -1,7 +1,9 @@
 """A call is refused exactly if Python would refuse it, however its function takes arguments."""
 
 import functools
+import gc
 import inspect
+import weakref
 
 import pytest
 
@@ -52,3 +54,24 @@ def _fits(function, args, kwargs) -> bool:
     except TypeError:
         return False
     return True
+
+
+def test_what_was_looked_at_is_not_kept() -> None:
+    """Even where its values and types lead back to it."""
+
+    class Place:
+        pass
+
+    def function(place=Place, *, other: Place = None) -> Place:
+        """Belong to the place that is its own default."""
+
+    Place.function = function
+    looked_at = weakref.ref(function)
+    Task(function)
+    with pytest.raises(
+        ValidationError, match=r"place=.*Place'>, \*, other: .* cannot be called so"
+    ):
+        Task(function, nothing=1)
+    del function, Place
+    gc.collect()
+    assert looked_at() is None
