@@ -1,11 +1,12 @@
 """`current_task`: the task that is being run, and its end within a transaction of its own."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, overload
 
 from sitq.adapters.calls import Execution, running
 from sitq.adapters.within import OwnAsyncConnection, OwnConnection, Within
-from sitq.exceptions import SerializationError, TaskLostError, WorkerError
+from sitq.exceptions import SerializationError, TaskLostError, ValidationError, WorkerError
 from sitq.protocol.ops import Completed, Outcome, Settle, Settled
 from sitq.protocol.retry import Raised
 
@@ -62,14 +63,25 @@ class RunningTask:
         transaction = execution.within(within)
         # The worker is not named: a token alone names one attempt.
         op = Settle(execution.task.key, self.id, "", Completed(sealed.value))
-        execution.has_finished = True
+        before, execution.has_finished = execution.has_finished, True
         if transaction.is_async:
-            return self._finish_async(transaction, op)
-        self._check(transaction.apply(op))
+            return self._finish_async(transaction, op, before)
+        with self._unless_refused(before):
+            self._check(transaction.apply(op))
         return None
 
-    async def _finish_async(self, transaction: Within, op: Settle) -> None:
-        self._check(await transaction.apply_async(op))
+    async def _finish_async(self, transaction: Within, op: Settle, before: bool) -> None:
+        with self._unless_refused(before):
+            self._check(await transaction.apply_async(op))
+
+    @contextmanager
+    def _unless_refused(self, before: bool) -> Generator[None]:
+        """Leave the task as it was *before*, where no transaction was there to finish it within."""
+        try:
+            yield
+        except ValidationError:
+            self._execution.has_finished = before
+            raise
 
     def _check(self, outcome: Outcome) -> None:
         if outcome != Settled(True):

@@ -552,6 +552,27 @@ async def test_a_finish_that_is_not_awaited_is_an_error(own, backend, queue, way
     assert result.error_type in {"TransactionNotCommitted", "OperationalError"}
 
 
+async def test_who_is_refused_a_finish_for_want_of_a_transaction_may_return_instead(
+    backend, queue, way, postgres_dsn
+) -> None:
+    def plain() -> str:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            with contextlib.suppress(ValidationError):
+                current_task().finish("not this", within=connection)
+            return "this"
+
+    async def waits() -> str:
+        connect = psycopg.AsyncConnection.connect
+        async with await connect(postgres_dsn, autocommit=True) as connection:
+            with contextlib.suppress(ValidationError):
+                await current_task().finish("not this", within=connection)
+            return "this"
+
+    task_id = await queue.enqueue(waits if way[1] == "async" else plain)
+    await Worker(backend).drain()
+    assert await queue.result(task_id, timeout=0) == "this"
+
+
 async def test_a_result_that_cannot_be_stored_is_refused_before_anything_is(
     own, backend, queue, postgres_dsn
 ) -> None:
