@@ -78,7 +78,9 @@ class PostgresDriver:
             if not isinstance(answer, BatchError):
                 told(ops, answer)
 
-        begin = partial(self._begin, self._talk.apply(ops), answered)
+        def begin() -> None:
+            self._begin(self._talk.apply(ops), answered)
+
         if self._rings:
             self._next = begin
         else:

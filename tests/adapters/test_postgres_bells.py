@@ -1,5 +1,6 @@
 """What is committed by one process is heard by another at once, by way of the server."""
 
+import gc
 import threading
 from functools import partial
 
@@ -9,9 +10,10 @@ import pytest
 
 from sitq import PostgresBackend, SyncTaskQueue, TaskQueue, Worker
 from sitq.adapters.bells import Want
+from sitq.adapters.current import current_loop
 from sitq.adapters.postgres_news import LONGEST_PAYLOAD, _payloads
 from sitq.protocol import waiter
-from sitq.protocol.ops import Cancel, Enqueue
+from sitq.protocol.ops import Cancel, Count, Enqueue
 from sitq.testing.conformance.asked import new_task
 
 pytestmark = pytest.mark.anyio
@@ -152,3 +154,12 @@ def test_ids_of_any_length_fit_into_notifications() -> None:
     assert [id_ for payload in payloads for id_ in payload.split("\n")[1:]] == ids
     assert all(payload.split("\n")[0] == "me" for payload in payloads)
     assert max(len(payload.encode()) for payload in payloads) < LONGEST_PAYLOAD + 100
+
+
+async def test_a_batch_that_waits_until_others_were_told_may_be_left_with_its_loop() -> None:
+    driver = PostgresBackend("host=nowhere").make_driver(current_loop())
+    driver._rings = True
+    driver.begin([Count()], pytest.fail)
+    driver.abandon()
+    del driver
+    gc.collect()  # a coroutine that was never awaited would say so here
