@@ -133,8 +133,11 @@ class Talk:
             return 0.0
         return self.news.due_in
 
-    async def ring(self) -> None:
-        """Tell other processes of what was committed; nothing that fails here matters."""
+    async def ring(self, *, now: bool = False) -> None:
+        """Tell other processes of what was committed; nothing that fails here matters.
+
+        What is not due yet is told *now* where nobody will come by later.
+        """
         connection = self.connection
         if connection is None:
             self.news.clear()
@@ -142,7 +145,8 @@ class Talk:
         try:
             if connection.rings:
                 await connection.rung()
-            if self.news.due_in == 0:
+            due_in = self.news.due_in
+            if due_in == 0 or (now and due_in is not None):
                 await self.news.tell(connection)
         except Exception:  # noqa: BLE001  # the next batch finds out what it is
             self.drop()
@@ -272,7 +276,7 @@ class PostgresStore:
     def tidy(self) -> None:
         """Tell other processes of what was committed."""
         if self._talk.rings_in is not None:
-            block(self._talk.ring(), self._talk.settings)
+            block(self._talk.ring(now=True), self._talk.settings)
 
     def close(self) -> None:
         self._talk.drop()

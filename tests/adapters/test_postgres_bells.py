@@ -6,6 +6,7 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import psycopg
 import pytest
 
 from sitq import PostgresBackend, SyncTaskQueue, TaskQueue, Worker
@@ -163,3 +164,16 @@ async def test_a_batch_that_waits_until_others_were_told_may_be_left_with_its_lo
     driver.abandon()
     del driver
     gc.collect()  # a coroutine that was never awaited would say so here
+
+
+def test_each_enqueue_of_a_thread_is_told_however_soon_it_follows(postgres_dsn) -> None:
+    """Nobody comes by later, to tell of what was held back."""
+    with (
+        SyncTaskQueue(PostgresBackend(postgres_dsn)) as queue,
+        psycopg.connect(postgres_dsn, autocommit=True) as own,
+    ):
+        queue.enqueue(print)
+        own.execute("LISTEN sitq_work")
+        for _ in range(3):
+            queue.enqueue(print)
+        assert len(list(own.notifies(timeout=SOON, stop_after=3))) == 3
