@@ -149,7 +149,7 @@ def _is_there(row: Row, found: Found) -> bool:
     """Say whether the second store has the task now, so that the first may forget it."""
     if moving.has_ended(row):
         return moving.same_end(row, found)
-    return found.is_coming or moving.same_task(row, found)
+    return found.is_coming or (moving.same_task(row, found) and not found.is_fenced)
 
 
 # -- the command -------------------------------------------------------------------------
@@ -158,11 +158,14 @@ def _is_there(row: Row, found: Found) -> bool:
 def run(source: str, target: str, *, schema: str, follow: bool) -> int:
     """Move the tasks, and tell how many; return the exit code."""
     with ExitStack() as opened:
-        if source == target:
-            raise ValidationError(f"{named(source)} is both; name another store to move to")
+        if _is_one_file(source, target):
+            raise _to_itself(source, target)
         first = _open(source, schema, opened, make=False)
+        second = _open(target, schema, opened, make=True)
+        if _is_one_database(first, second):
+            raise _to_itself(source, target)
         heard = opened.enter_context(_stop_signals())
-        mover = Mover(first, _open(target, schema, opened, make=True), is_stopped=heard)
+        mover = Mover(first, second, is_stopped=heard)
         try:
             if follow:
                 _follow(mover)
@@ -218,6 +221,27 @@ def _tell(mover: Mover) -> None:
             f" their ids: {shown(some)}",
             err=True,
         )
+
+
+def _is_one_file(source: str, target: str) -> bool:
+    """Say whether both are one, before it is opened: by two names, SQLite keeps two WALs of it."""
+    if is_server(source) or is_server(target):
+        return False
+    first, second = Path(checked_path(source)), Path(checked_path(target))
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
+
+
+def _is_one_database(first: Side, second: Side) -> bool:
+    if first.dialect is SQLITE or second.dialect is SQLITE:
+        return False
+    return first.run(moving.which_database) == second.run(moving.which_database)
+
+
+def _to_itself(source: str, target: str) -> ValidationError:
+    return ValidationError(
+        f"{named(source)} and {named(target)} are the same store: what is moved would be dropped"
+        " where it comes from. Name another one to move to"
+    )
 
 
 def _open(where: str, schema: str, opened: ExitStack, *, make: bool) -> Side:

@@ -129,6 +129,11 @@ class Found(NamedTuple):
     def is_coming(self) -> bool:
         return self.state is TaskState.PARKED and self.stamp.startswith(COMING)
 
+    @property
+    def is_fenced(self) -> bool:
+        """Say whether it is about to leave that store, too: nobody may count on it there."""
+        return self.state is TaskState.PARKED and self.stamp.startswith(AWAY)
+
 
 def is_fenced(row: Row) -> bool:
     return row[_STATE] == TaskState.PARKED and (row[_STAMP] or "").startswith(AWAY)
@@ -296,6 +301,14 @@ def _as_it_comes(d: Dialect, row: Row) -> Row:
 
 
 # -- in either ---------------------------------------------------------------------------
+
+
+def which_database(d: Dialect) -> Program[tuple[str, str]]:
+    """Return what no other database has: a server's copy was started at another moment."""
+    ((started, database),) = yield d.query(
+        "SELECT pg_postmaster_start_time()::text, current_database()::text"
+    )
+    return started, database
 
 
 def restore(d: Dialect, prefix: str, ids: Sequence[str]) -> Program[int]:
