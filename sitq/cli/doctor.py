@@ -45,7 +45,7 @@ TO_DO: Final[dict[type[SitqError], str]] = {
 
 def run(where: str | None, schema: str, *, as_json: bool) -> int:
     """Print the findings; return the exit code."""
-    check_schema_goes_with(where or "", schema)
+    check_schema_goes_with(where, schema)
     if where is not None and is_server(where):
         require_psycopg()
         from sitq.cli import doctor_server

@@ -1,8 +1,10 @@
 """Where a queue is, as it is typed: the path of a file, or the URL of a database.
 
-The promise: what is printed of a URL has no password.
+The promises: what is printed of a URL has no password; and what was meant as a database, but is no
+URL of one, is not taken for the name of a file.
 """
 
+import re
 from typing import Final
 
 from sitq.cli.terminal import shown
@@ -11,8 +13,25 @@ from sitq.exceptions import ValidationError
 SCHEMA: Final = "sitq"
 
 
+_SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+_PAIR: Final = re.compile("(host|hostaddr|port|dbname|user|password|service)=")
+
+
 def is_server(where: str) -> bool:
-    return where.startswith(("postgresql://", "postgres://"))
+    """Say whether it is a database's URL. Raises `ValidationError` if it was only meant as one."""
+    if where.startswith(("postgresql://", "postgres://")):
+        return True
+    if scheme := _SCHEME.match(where):
+        raise ValidationError(
+            f"what begins with {scheme[0]} is neither the path of a file nor the URL of a database"
+            " (postgresql://...)"
+        )
+    if _PAIR.match(where):
+        raise ValidationError(
+            "name a database by its URL here (postgresql://user@host/database), and not by"
+            " name=value pairs; a file of such a name is given as ./NAME"
+        )
+    return False
 
 
 def named(where: str) -> str:
@@ -29,7 +48,8 @@ def named(where: str) -> str:
         return "a database"
 
 
-def check_schema_goes_with(where: str, schema: str) -> None:
+def check_schema_goes_with(where: str | None, schema: str) -> None:
     """Refuse a schema where there is none."""
-    if schema != SCHEMA and not is_server(where):
-        raise ValidationError(f"--schema is for a database's URL, and {where!r} is a file")
+    if schema != SCHEMA and (where is None or not is_server(where)):
+        found = "none was given" if where is None else f"{where!r} is a file"
+        raise ValidationError(f"--schema is for a database's URL, and {found}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sitq import PostgresBackend, SyncTaskQueue
+from sitq import PostgresBackend, SQLiteBackend, SyncTaskQueue
 from sitq.adapters import clocks
 from sitq.cli import doctor_upkeep
 from sitq.protocol.ops import Register, Reserve
@@ -146,7 +146,13 @@ def test_stats_make_no_schema_and_change_nothing(typed, url, sql) -> None:
 @pytest.mark.parametrize("command", ["stats", "doctor"])
 def test_a_schema_is_for_a_server(typed, command, tmp_path) -> None:
     out = typed(command, tmp_path / "x.db", "--schema", "mine", code=1)
-    assert "--schema is for a database's URL" in out
+    assert "--schema is for a database's URL, and" in out
+
+
+def test_a_schema_without_a_queue_is_nothing_to_look_at(typed) -> None:
+    assert "--schema is for a database's URL, and none was given" in typed(
+        "doctor", "--schema", "mine", code=1
+    )
 
 
 @pytest.mark.parametrize("command", ["stats", "doctor"])
@@ -155,6 +161,25 @@ def test_a_url_that_is_none_is_told_without_its_password(typed, command) -> None
 
     assert "dsn must be such as" in out
     assert "secret" not in out
+
+
+MEANT = ["postgresql+psycopg://me:secret@host/x", "Postgres://me:secret@host/x", "sqlite:///secret"]
+PAIRS = ["host=db dbname=shop password=secret", "dbname=secret"]
+
+
+@pytest.mark.parametrize("where", MEANT + PAIRS)
+def test_what_was_meant_as_a_database_is_not_taken_for_a_file(
+    typed, tmp_path, monkeypatch, where
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with SyncTaskQueue(SQLiteBackend("tasks.db")) as queue:
+        queue.enqueue(len, "abc")
+    commands = (["stats", where], ["doctor", where], ["backup", "tasks.db", where])
+    for command in (*commands, ["copy", where, "tasks.db"], ["copy", "tasks.db", where]):
+        out = typed(*command, code=1)
+        assert "postgresql://" in out
+        assert "secret" not in out
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["tasks.db"]
 
 
 @pytest.mark.parametrize("command", ["stats", "doctor"])
