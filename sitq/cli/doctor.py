@@ -23,11 +23,13 @@ from sitq.cli.finding import COLOURS, Finding
 from sitq.cli.places import check_schema_goes_with, is_server
 from sitq.cli.terminal import cell, console
 from sitq.exceptions import (
+    FileRefusedError,
     ForeignFileError,
     NetworkFileSystemError,
     NewerSchemaError,
     NotADatabaseError,
     SitqError,
+    ValidationError,
 )
 from sitq.storage.sqlite_schema import VERSION
 
@@ -35,6 +37,8 @@ CLOCK_SLACK_MS: Final = 60_000
 
 
 TO_DO: Final[dict[type[SitqError], str]] = {
+    FileRefusedError: "check the path; a queue file is made by the first program that uses it",
+    ValidationError: "check the path",
     NetworkFileSystemError: "move it to a local disk",
     NewerSchemaError: "upgrade sitq here, too",
     ForeignFileError: "give sitq a file of its own",

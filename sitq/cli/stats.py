@@ -93,7 +93,7 @@ def _print(out: Console, stats: Stats) -> None:
                 row.alive
             ],
             cell(row.host),
-            str(row.pid),
+            cell(row.pid),
             cell(", ".join(row.queues)),
             f"{row.running} of {row.slots}",
             "void" if row.lease_s is None else f"{row.lease_s:,} s",

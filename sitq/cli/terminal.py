@@ -1,7 +1,7 @@
 """What may be printed: text from a file or a file's name is never trusted with the terminal.
 
 The promises: no control character of theirs gets out, nothing of theirs is taken for rich's
-markup, and every text can be encoded.
+markup, every text can be encoded, and none is cut short.
 """
 
 from rich.console import Console
@@ -19,5 +19,5 @@ def shown(value: object) -> str:
 
 
 def cell(value: object, style: str = "") -> Text:
-    """Return *value* for a table."""
-    return Text(shown(value), style=style)
+    """Return *value* for a table; a path that is longer than its column goes on in the next line."""
+    return Text(shown(value), style=style, overflow="fold")

@@ -166,6 +166,19 @@ def test_what_a_file_holds_does_nothing_to_the_terminal(typed, path) -> None:
     assert json.loads(typed("stats", path, "--json"))["workers"][0]["queues"] == [evil]
 
 
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+def test_nothing_is_cut_short_however_narrow_the_table_is(
+    typed, path, monkeypatch, command
+) -> None:
+    queue = "q" * 200
+    change(path, "UPDATE sitq_tasks SET queue = ?", queue)
+    monkeypatch.setenv("COLUMNS", "60")
+
+    out = typed(command, path)
+    assert "…" not in out
+    assert out.count("q") >= len(queue)
+
+
 # -- doctor -------------------------------------------------------------------------------
 
 
@@ -334,6 +347,7 @@ def test_a_file_that_is_no_queue_is_named_and_left_as_it_is(
     found = findings(path, code=1)["file"]
     assert found["verdict"] == "FAIL"
     assert words in found["found"]
+    assert found["to_do"] not in {"", "nothing was changed"}
     assert (contents(tmp_path), sorted(os.listdir(tmp_path))) == before
 
 
