@@ -205,25 +205,20 @@ async def _open(worker: Worker, say: Callable[[str], None], opening: anyio.Cance
 
     A server that is away is waited for as long as it takes.
     """
-    try:
-        await worker.backend.session()
-    except StoreUnreachableError as error:
-        say(f"worker {os.getpid()} waits for the server: {shown(str(error))}")
-    else:
-        return True
-    attempt, told_at = 1, 2
+    attempt, told_at = 0, 1
     with opening:
         while True:
-            await anyio.sleep(OPEN_AGAIN)
             try:
                 await worker.backend.session()
             except StoreUnreachableError as error:
                 attempt += 1
                 if attempt == told_at:  # it has taken twice as long as when it was told last
                     told_at *= 2
-                    say(f"worker {os.getpid()} still waits: {shown(str(error))}")
+                    waits = "waits for the server" if attempt == 1 else "still waits"
+                    say(f"worker {os.getpid()} {waits}: {shown(str(error))}")
             else:
                 return True
+            await anyio.sleep(OPEN_AGAIN)
     return False
 
 

@@ -11,7 +11,7 @@ from tests.private_postgres import running_server
 MODULE = """
     from sitq import PostgresBackend, TaskQueue
 
-    queue = TaskQueue(PostgresBackend({dsn!r}, timeout=0.3))
+    queue = TaskQueue(PostgresBackend({dsn!r}, timeout={timeout}))
 """
 LOOPS = pytest.mark.parametrize("loop", [[], ["--trio"]], ids=["asyncio", "trio"])
 
@@ -33,8 +33,9 @@ def stopped(postgres_server):
 
 @pytest.fixture
 def start_worker(shell):
-    def start(dsn, *options):
-        (shell.folder / "shop.py").write_text(textwrap.dedent(MODULE.format(dsn=dsn)))
+    def start(dsn, *options, timeout=0.3):
+        module = textwrap.dedent(MODULE.format(dsn=dsn, timeout=timeout))
+        (shell.folder / "shop.py").write_text(module)
         return shell.start("worker", "shop:queue", "--app-dir", ".", *options)
 
     return start
@@ -67,6 +68,18 @@ def test_a_server_that_is_away_is_waited_for(stopped, start_worker, loop) -> Non
 def test_who_waits_can_be_stopped(stopped, start_worker, loop) -> None:
     process = start_worker(stopped.dsn(), *loop)
     said(process, "waits for the server")
+    process.send_signal(signal.SIGTERM)
+
+    said(process, "has stopped")
+    assert process.wait(30) == 0
+
+
+@LOOPS
+def test_a_signal_ends_the_first_attempt_to_connect_however_long_it_may_take(
+    stopped, start_worker, loop
+) -> None:
+    process = start_worker(stopped.dsn(), *loop, timeout=3600)
+    said(process, "on PostgresBackend(")
     process.send_signal(signal.SIGTERM)
 
     said(process, "has stopped")
