@@ -196,7 +196,9 @@ def value_of(desk: Desk, task_id: str, timeout: float | None, result: Result | N
     """Return the value of a task that succeeded; raise what stands for any other end."""
     if result is None:
         raise ResultTimeout(
-            f"task {task_id} has not ended within {timeout:g} s; it goes on", task_id
+            f"task {task_id} has not ended within {timeout:g} s, if it is there at all: the wait is"
+            " over, and the task is not stopped by that",
+            task_id,
         )
     if result.status is TaskStatus.CANCELLED:
         raise TaskCancelled(f"task {task_id} was cancelled", task_id)
