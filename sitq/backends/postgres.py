@@ -171,6 +171,6 @@ def require_psycopg() -> None:
         import_module("sitq.adapters.postgres_connection")
     except ImportError as error:
         raise BackendError(
-            f"PostgresBackend needs psycopg 3, which cannot be imported ({error}): install it by"
-            " pip install 'sitq[postgres]'"
+            f"PostgresBackend needs psycopg 3, which cannot be imported ({error}): install it, in a"
+            " clone of the repository, by pip install '.[postgres]'"
         ) from error

@@ -186,7 +186,7 @@ def test_what_was_meant_as_a_database_is_not_taken_for_a_file(
 def test_without_psycopg_it_is_said_how_to_install_it(typed, command, monkeypatch) -> None:
     monkeypatch.setitem(os.sys.modules, "sitq.adapters.postgres_connection", None)
 
-    assert "pip install 'sitq[postgres]'" in typed(command, "postgresql://x", code=1)
+    assert "pip install '.[postgres]'" in typed(command, "postgresql://x", code=1)
 
 
 # -- doctor -------------------------------------------------------------------------------

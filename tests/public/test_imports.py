@@ -84,4 +84,4 @@ def test_postgres_without_psycopg_says_what_to_install(tmp_path) -> None:
             print(error)
     """
     printed = loaded_by(dedent(program), tmp_path)
-    assert {"pip", "install", "'sitq[postgres]'"} <= printed
+    assert {"pip", "install", "'.[postgres]'"} <= printed
