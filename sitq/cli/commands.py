@@ -142,9 +142,9 @@ def worker(
     supervised: bool,
     trio: bool,
 ) -> None:
-    """Run the tasks of MODULE:OBJECT, a TaskQueue or a Worker.
+    """Run the tasks of MODULE:OBJECT, a TaskQueue, a SyncTaskQueue or a Worker.
 
-    The first SIGTERM or SIGINT lets running tasks end within --grace, the second hands them back
+    The first SIGTERM, SIGINT or SIGHUP lets running tasks end within --grace, the second hands them back
     at once, the third kills. Exit codes: 0 stopped, 1 error, 2 wrong usage or nothing to load,
     128 + n killed by signal n. The current directory is not imported from, unless --app-dir says
     so.
@@ -308,7 +308,8 @@ def sim(**options: Any) -> None:
     """Simulate fleets of workers in virtual time, with all that can go wrong, and judge them.
 
     Each seed is one run, the same on every machine. Exit codes: 0 all that must hold has held, 1 a
-    violation, a mark that was never reached, or a planted bug that nobody noticed, 2 wrong usage.
+    violation, a mark that was never reached, or a planted bug that nobody noticed, 2 wrong usage,
+    130 ended by Ctrl-C.
     """
     from sitq.cli import sim as sim_
 

@@ -82,7 +82,7 @@ def load(target: str, app_dir: str | None, options: Mapping[str, Any]) -> Worker
         case _:
             kind = type(found).__name__
             raise click.UsageError(
-                f"{target} is of type {kind}; it must be a TaskQueue or a Worker"
+                f"{target} is of type {kind}; it must be a TaskQueue, a SyncTaskQueue or a Worker"
             )
 
 

@@ -143,7 +143,7 @@ def test_its_options_reach_the_worker(shell, shop, queue) -> None:
         (["shop.deep:queue"], "there is no module 'shop.deep'"),
         (["shop:nothing"], "'shop' has no 'nothing'"),
         (["shop:queue.nothing"], "'shop' has no 'queue.nothing'"),
-        (["shop:number"], "shop:number is of type int; it must be a TaskQueue or a Worker"),
+        (["shop:number"], "is of type int; it must be a TaskQueue, a SyncTaskQueue or a Worker"),
         (["shop:worker", "--lease", "9", "--queues", "a"], "would: --queues, --lease"),
         (["shop:queue", "--concurrency", "0"], "max_concurrency must be from 1 to 1000, not 0"),
         (["shop:queue", "--queues", "a,,b"], "a queue must have 1 to 255 characters"),
