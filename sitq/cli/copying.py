@@ -24,9 +24,10 @@ from sitq.adapters.base import BatchError
 from sitq.adapters.bells import NoBells, Want, bells_in
 from sitq.adapters.sqlite import SqliteSettings, SqliteStore
 from sitq.adapters.sqlite_file import checked_path
+from sitq.cli import queue_file
 from sitq.cli.places import is_server, named
 from sitq.cli.terminal import shown
-from sitq.exceptions import FileRefusedError, StoreError, ValidationError
+from sitq.exceptions import StoreError, ValidationError
 from sitq.storage import moving
 from sitq.storage.moving import AWAY, COMING, SQLITE, Dialect, Found, postgres
 from sitq.storage.program import Program, Row
@@ -248,14 +249,17 @@ def _open(where: str, schema: str, opened: ExitStack, *, make: bool) -> Side:
     if is_server(where):
         from sitq.adapters.postgres import PostgresStore
         from sitq.backends.postgres import PostgresBackend
+        from sitq.cli import queue_server
 
+        if not make:
+            queue_server.look(where, schema, lambda _: None)  # which refuses what is no queue
         of_server = PostgresBackend(where, schema=schema).open_store()
         assert isinstance(of_server, PostgresStore)
         opened.callback(of_server.close)
         return Side(of_server, postgres(schema), named(where), of_server)
     path = checked_path(where)
-    if not make and not Path(path).exists():
-        raise FileRefusedError(f"there is no file {path!r}")
+    if not make:
+        queue_file.look(path, lambda *_: None)
     of_file = SqliteStore(SqliteSettings(path))
     of_file.open()
     opened.callback(of_file.close)

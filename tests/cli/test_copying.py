@@ -215,41 +215,6 @@ def test_one_that_was_asked_for_in_both_is_one(stores) -> None:
     assert (source.states(), target.states()) == ({}, {"a": "queued"})
 
 
-def test_a_file_that_is_not_there_is_not_made(tmp_path) -> None:
-    done = CliRunner().invoke(sitq, ["copy", str(tmp_path / "no.db"), str(tmp_path / "b.db")])
-    assert done.exit_code == 1
-    assert "there is no file" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_is_not_moved_to_itself_by_whichever_name(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "link.db").symlink_to("a.db")
-    source = Store("sqlite", tmp_path / "a.db", None)
-    (tmp_path / "hard.db").hardlink_to("a.db")
-    source.enqueue(new("a"))
-    for name in ("a.db", "./a.db", str(tmp_path / "a.db"), "link.db", "hard.db"):
-        done = CliRunner().invoke(sitq, ["copy", "a.db", name])
-        assert done.exit_code == 1
-        assert "are the same store" in done.stderr
-        assert "Name another one" in done.stderr
-    assert source.states() == {"a": "queued"}
-    source.close()
-
-
-def test_a_database_is_not_moved_to_itself_by_whichever_url(tmp_path, postgres_server) -> None:
-    source = Store("postgres", tmp_path, postgres_server)
-    source.enqueue(new("a"))
-    other = source.where.replace("postgresql://", "postgres://") + "&application_name=mover"
-    for url in (source.where, other):
-        done = CliRunner().invoke(sitq, ["copy", source.where, url])
-        assert done.exit_code == 1
-        assert "are the same store" in done.stderr
-        assert postgres_server.password not in done.stderr
-    assert source.states() == {"a": "queued"}
-    source.close()
-
-
 def test_what_is_about_to_leave_the_second_store_is_not_forgotten_in_the_first(stores) -> None:
     source, target = stores
     for store in stores:
