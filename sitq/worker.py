@@ -115,10 +115,7 @@ class Worker:
 
     async def _run(self, start: "_Start") -> None:
         if self._running:
-            raise WorkerRunningError(
-                "this worker is running already; await stop() first, or make another Worker on the"
-                " same backend"
-            )
+            raise _running_already()
         if start.stops:
             return
         self._running = True
@@ -193,7 +190,9 @@ class Worker:
                 await start.over.wait()
 
     async def __aenter__(self) -> Self:
-        """Start in the background; raise at once if the backend cannot be used."""
+        """Start in the background; raise at once if the backend cannot be used, or it runs already."""
+        if self._running or self._group is not None:
+            raise _running_already()
         await self.backend.session()
         self._group = await anyio.create_task_group().__aenter__()
         self._group.start_soon(self.start)
@@ -249,3 +248,10 @@ def _holds_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(cancelled) is not None
     return isinstance(error, cancelled)
+
+
+def _running_already() -> WorkerRunningError:
+    return WorkerRunningError(
+        "this worker is running already; await stop() first, or make another Worker on the same"
+        " backend"
+    )

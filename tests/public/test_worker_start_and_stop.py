@@ -227,6 +227,17 @@ async def test_a_worker_can_be_started_again(backend, queue, gate) -> None:
             assert not worker._running
 
 
+async def test_a_second_block_is_refused_and_the_first_goes_on(backend, queue, gate) -> None:
+    async with Worker(backend) as worker:
+        for _ in range(2):
+            with pytest.raises(WorkerRunningError, match="running already"):
+                async with worker:
+                    pass
+        gate.open()
+        task_id = await queue.enqueue(visit, gate, 7)
+        assert await queue.result(task_id, timeout=10) == 7
+
+
 async def test_a_second_start_is_refused_and_the_first_goes_on(backend, queue, gate) -> None:
     worker = Worker(backend)
     async with anyio.create_task_group() as tasks:
