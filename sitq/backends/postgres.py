@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sitq.adapters.postgres_connection import PostgresSettings
 
 SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,49}")
+SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+"""What a URL begins with."""
+DSNS: Final = "such as 'postgresql://user@host/database' or 'host=... dbname=...'"
 
 
 class PostgresBackend(Backend):
@@ -71,13 +74,15 @@ class PostgresBackend(Backend):
             raise ValidationError(
                 f"schema must not begin with 'pg_', as the server's do: {schema!r}"
             )
+        given = dsn
+        if not isinstance(given, str):
+            raise ValidationError(f"dsn must be {DSNS}, not {given!r}")
+        if (scheme := SCHEME.match(dsn)) and scheme[0] not in ("postgresql://", "postgres://"):
+            raise ValidationError(f"dsn must begin with 'postgresql://', not with {scheme[0]!r}")
         try:
             dsn = checked_dsn(dsn)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValidationError(
-                "dsn must be such as 'postgresql://user@host/database' or 'host=... dbname=...':"
-                f" {error}"
-            ) from None
+        except ValueError as error:
+            raise ValidationError(f"dsn must be {DSNS}: {error}") from None
         self._settings = PostgresSettings(
             dsn=dsn,
             schema=schema,

@@ -7,13 +7,13 @@ URL of one, is not taken for the name of a file.
 import re
 from typing import Final
 
+from sitq.backends.postgres import SCHEME
 from sitq.cli.terminal import shown
 from sitq.exceptions import ValidationError
 
 SCHEMA: Final = "sitq"
 
 
-_SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _PAIR: Final = re.compile("(host|hostaddr|port|dbname|user|password|service)=")
 
 
@@ -21,7 +21,7 @@ def is_server(where: str) -> bool:
     """Say whether it is a database's URL. Raises `ValidationError` if it was only meant as one."""
     if where.startswith(("postgresql://", "postgres://")):
         return True
-    if scheme := _SCHEME.match(where):
+    if scheme := SCHEME.match(where):
         raise ValidationError(
             f"what begins with {scheme[0]} is neither the path of a file nor the URL of a database"
             " (postgresql://...)"

@@ -326,8 +326,8 @@ REFUSED_AT_ONCE = {
     **{
         f"dsn {value!r}": (partial(PostgresBackend, value), ["dsn", *says])
         for value, says in (
-            (None, ["'postgresql://user@host/database'"]),
-            (5, ["'host=... dbname=...'"]),
+            (None, ["'postgresql://user@host/database'", "not None"]),
+            (5, ["'host=... dbname=...'", "not 5"]),
             ("tasks.db", ["'host=... dbname=...'"]),
             ("postgresql://me:secret@host/db?nonsense=1", ["query parameter", "nonsense"]),
         )
@@ -391,6 +391,19 @@ def test_a_dsn_that_cannot_be_read_is_not_quoted() -> None:
         with pytest.raises(ValidationError, match="dsn must be such as") as caught:
             PostgresBackend(dsn)
         assert "secrets" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("postgresql+asyncpg://me:secrets@host/db", "not with 'postgresql\\+asyncpg://'"),
+        ("mysql://me:secrets@host/db", "must begin with 'postgresql://', not with 'mysql://'"),
+    ],
+)
+def test_a_dsn_of_something_else_is_told_what_it_must_be(dsn, says) -> None:
+    with pytest.raises(ValidationError, match=says) as caught:
+        PostgresBackend(dsn)
+    assert "secrets" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", REFUSED_AT_ONCE)
