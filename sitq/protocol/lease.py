@@ -307,7 +307,7 @@ class LeaseMachine:
             self._run_timers(now, effects)
         if self.state is LOOKING:
             self._check_looked(effects)
-        if not self._asking:
+        if not self._asking and self._is_asked():
             self._ask(now, effects)
         return effects
 
@@ -427,7 +427,7 @@ class LeaseMachine:
                 assert timer is RETRY  # `_ask` may speak again
 
     def _ask(self, now: float, effects: list[LeaseEffect]) -> None:
-        if not self._is_asked() or self._timers.is_set(RETRY):
+        if self._timers.is_set(RETRY):
             return
         if self.state is LEAVING and self.worker_id is None and not self._entering:
             self._go(effects)

@@ -12,7 +12,7 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.lifecycle import FINAL
 from sitq.protocol.ops import Count, Enqueue, Fetch, Op, Outcome, Watch
 from sitq.testing.simulation.chance import Chance
-from sitq.testing.simulation.history import Batch, Change, Kind, made
+from sitq.testing.simulation.history import Batch, Change, Event, Kind, made
 from sitq.testing.simulation.process import Process
 from sitq.testing.simulation.store import ModelSimStore, SqliteSimStore
 
@@ -199,10 +199,12 @@ class Disk:
         world = self._world
         now = world.moment()
         outcomes = self._store.apply(ops, now)
-        world.note(_BATCH, process.name, "", 0, made(Batch, (ops, outcomes, now)))
+        # As `World.note` does it: most of a history is made here.
+        at, who, tell = world.now, process.name, world.history.append
+        tell(made(Event, (at, _BATCH, who, "", 0, made(Batch, (ops, outcomes, now)))))
         if self._rows:
             for task_id, change in self._rows:
-                world.note(_ROW, process.name, task_id, change.token, change)
+                tell(made(Event, (at, _ROW, who, task_id, change.token, change)))
                 if change.new is None or change.new in FINAL:
                     self.open.discard(task_id)
                 else:

@@ -440,9 +440,12 @@ class Process:
 
     def _lease_do(self, effect: l.LeaseEffect) -> l.LeaseEvent | None:
         world = self.world
-        if isinstance(effect, l.Apply):
+        if isinstance(effect, l.Apply):  # what comes most often comes first
             self._lease_busy = True
             world.disk.apply(self, effect.ops, self._lease_answered, thread=True)
+        elif isinstance(effect, l.Hold):
+            self._latest_hold = effect
+            self._lease_tells(effect)
         elif isinstance(effect, l.Probe):
             return made(l.Probed, (world.free_locks(effect.worker_ids),))
         elif isinstance(effect, l.Enter):
@@ -455,11 +458,14 @@ class Process:
         elif isinstance(effect, l.Stop):
             world.has_stopped(self)
         elif not isinstance(effect, l.Complain | l.Sweep):  # nothing here needs those
-            if isinstance(effect, l.Hold):
-                self._latest_hold = effect
-            at = world.now + world.news_takes(self) if self._is_late else world.now
-            world.on_loop(self, at, partial(self._lease_news, effect))
+            self._lease_tells(effect)
         return None
+
+    def _lease_tells(self, news: l.Hold | l.LetGo | l.AskToStop | l.Wake) -> None:
+        """Have the event loop hear of *news*, sooner or later."""
+        world = self.world
+        at = world.now + world.news_takes(self) if self._is_late else world.now
+        world.on_loop(self, at, partial(self._lease_news, news))
 
     def _lease_answered(self, answer: "tuple[Outcome, ...] | Blame") -> None:
         self._lease_busy = False

@@ -284,31 +284,31 @@ class World:
         climate, chance = self.climate, self._weather_chance
 
         def strikes(rate: float) -> bool:
-            return rate > 0.0 and self.strikes(rate * WEATHER_EVERY, chance)
+            return self.strikes(rate * WEATHER_EVERY, chance)
 
-        if strikes(climate.outage):
+        if climate.outage and strikes(climate.outage):
             self.disk.out_until = self.now + chance.about(2.0)
             self.note(Kind.FAULT, value="the store is out")
-        if strikes(climate.wall_jump):
+        if climate.wall_jump and strikes(climate.wall_jump):
             if chance.happens(0.3):
                 self._wall_stands = self.now, self.now + chance.about(3.0)
                 self.note(Kind.FAULT, value="the wall clock stands still")
             else:
                 self._wall_offset += chance.between(-30.0, 30.0)
                 self.note(Kind.FAULT, value="the wall clock was set")
-        if strikes(climate.sleep):
+        if climate.sleep and strikes(climate.sleep):
             self._sleep(chance.about(5.0))
-        if strikes(climate.reboot):
+        if climate.reboot and strikes(climate.reboot):
             self._reboot()
         for process in list(self._processes):
             if process is None:
                 continue
-            if strikes(climate.cut_off):
+            if climate.cut_off and strikes(climate.cut_off):
                 process.cut_off_until = self.now + chance.about(2 * process.plan.lease_for)
                 self.note(Kind.FAULT, process.name, value="is cut off from the store")
-            if strikes(climate.pause):
+            if climate.pause and strikes(climate.pause):
                 self.pause(process, chance.about(2 * process.plan.lease_for))
-            if strikes(climate.restart):
+            if climate.restart and strikes(climate.restart):
                 self.ask_to_stop(process, chance.pick((None, 0.0, 0.5)))
         self._later(self.now + WEATHER_EVERY, self._weather)
 
