@@ -137,9 +137,9 @@ STEADY_SHARE: Final = 0.3
 STORM_SHARE: Final = 0.12
 """Of all runs: everything that makes a worker lose touch, and so speak too late, at once."""
 STORM: Final = Climate(
-    doubted=0.1, slow=0.3, cut_off=0.1, pause=0.3, restart=0.15, lost_hint=0.1, late_news=0.1
+    doubted=0.2, slow=0.3, cut_off=0.1, pause=0.3, restart=0.2, lost_hint=0.1, late_news=0.1
 )
-"""With more pauses and stops than this, fewer verdicts come at all, and fewer of them too late."""
+"""With more pauses and stops than this, fewer verdicts come too late, and fewer tasks run twice."""
 ISLANDS_SHARE: Final = 0.03
 """Of all runs: the store is out for one process at a time, for longer than its lease."""
 ISLANDS: Final = Climate(cut_off=0.5)
@@ -150,7 +150,7 @@ RUSHED: Final = 12
 """Tasks in such a run."""
 SHORT_LEASE: Final = 2.0
 """Seconds, at most, where the dead are found by their leases alone: all there is to do is to wait."""
-STORES: Final = ("model",) * 11 + ("sqlite",)
+STORES: Final = ("model",) * 15 + ("sqlite",)
 """SQLite takes twice as long. That both answer alike is tested elsewhere."""
 
 TASKS_OF_A_HOST: Final = 3
@@ -163,7 +163,7 @@ def draw(seed: int, hosts: int | None = None) -> Plan:
     """Return the plan of run *seed*; with so many *hosts*, if that is not to be drawn, too."""
     chance = Chance(seed)
     climate = _climate(chance.stream(0))
-    heals_at = 1.5 + chance.about(1.5) if climate is not CALM else 1.0
+    heals_at = 1.5 + chance.about(1.0) if climate is not CALM else 1.0
     first = 100 if hosts is None else FLEET_STREAMS
     count = _few(chance, 3) if hosts is None else hosts
     nodes = [_node(chance.stream(first + n)) for n in range(count)]
