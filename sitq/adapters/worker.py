@@ -29,8 +29,8 @@ from sitq.adapters.virtual import virtual
 from sitq.exceptions import SitqError
 from sitq.protocol.heartbeat import HeartbeatMachine
 from sitq.protocol.lease import AskToStop, Hold, LeaseConfig, LeaseMachine, LetGo, Wake
-from sitq.protocol.ops import Op, Outcome, Reserve, TaskKey
-from sitq.protocol.retry import Ending, Interrupted, Why
+from sitq.protocol.ops import Op, Outcome, Reservation, Reserve, TaskKey
+from sitq.protocol.retry import Ending, Interrupted, Raised, Returned, Unreadable, Why
 from sitq.protocol.worker import (
     Coming,
     Disown,
@@ -284,6 +284,11 @@ class WorkerDriver:
                 if running is not None:
                     if why is Why.LEASE_LOST:
                         log.warning("interrupting %s: its lease is lost", running.task.id)
+                    elif why is Why.TIMEOUT:
+                        _warn(
+                            running.task,
+                            f"is over its timeout of {running.task.policy.timeout:g} s",
+                        )
                     running.interrupt()
             case Disown(worker_id):
                 self._lease.disown(worker_id)
@@ -302,6 +307,8 @@ class WorkerDriver:
         finally:
             key = execution.task.key
             del self._executions[key]
+            if type(ending) is not Returned:
+                _tell_of(execution.task, ending)
             interrupted = isinstance(ending, Interrupted)
             self._at_once(TaskEnded(key, ending, lingers=interrupted and execution.lingers))
 
@@ -356,6 +363,21 @@ class WorkerDriver:
         self._error = error
         self._stopped.set()
         self._mail.set()
+
+
+def _tell_of(task: Reservation, ending: Ending) -> None:
+    """Log an attempt that failed: by the kind of the error alone, for its text may hold anything."""
+    if isinstance(ending, Raised):
+        _warn(task, f"raised {ending.failure.error_type}")
+    elif isinstance(ending, Unreadable):
+        log.warning("task %s (%s) is parked: %s", task.id, task.name, ending.text)
+
+
+def _warn(task: Reservation, what: str) -> None:
+    attempts = task.policy.retry.attempts
+    log.warning(
+        "task %s (%s) %s, attempt %d of %d", task.id, task.name, what, task.attempt, attempts
+    )
 
 
 def _earlier(one: float | None, other: float | None) -> float:
