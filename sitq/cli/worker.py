@@ -36,6 +36,8 @@ GRACE: Final = 30.0
 """Seconds that running tasks have after the first signal, where nobody says otherwise."""
 OPEN_AGAIN: Final = 0.5
 """Seconds until a server is asked again that was away for as long as its backend waits."""
+OPENS_WITHIN: Final = 1.0
+"""Seconds that opening may still take when a signal has overtaken it: enough for any file."""
 LEAVE_AFTER: Final = 2.0
 """Seconds that threads of tasks may still take once the worker has stopped."""
 WAKES_THE_LOOP: Final = signal.SIGCONT
@@ -193,7 +195,7 @@ async def _run(
                 await (worker.drain() if drain else worker.start())
         except SitqError as raised:
             error = raised  # outside, where no task group wraps it
-        if not opening.cancelled_caught:
+        if not opening.cancelled_caught or await _has_opened(worker):
             await worker.backend.close()  # the last one on a file takes its -wal away
         tasks.cancel_scope.cancel()
     if error is not None:
@@ -219,6 +221,14 @@ async def _open(worker: Worker, say: Callable[[str], None], opening: anyio.Cance
             else:
                 return True
             await anyio.sleep(OPEN_AGAIN)
+    return False
+
+
+async def _has_opened(worker: Worker) -> bool:
+    """Whether a store opens that nobody waits for any more: a file does, at once."""
+    with anyio.move_on_after(OPENS_WITHIN), contextlib.suppress(SitqError):
+        await worker.backend.session()
+        return True
     return False
 
 

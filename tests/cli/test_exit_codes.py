@@ -15,6 +15,7 @@ SEEN_IN = {
     ("all", "0"): "test_queue_files.py::test_stats_counts_by_queue_and_state",
     ("all", "1"): "test_queue_files.py::test_a_file_that_is_no_queue_is_named_and_left_as_it_is",
     ("all", "2"): "test_queue_files.py::test_missing_arguments_are_wrong_usage",
+    ("`demo`", "128 + n"): "test_demo.py::test_a_ctrl_c_stops_it_and_says_how_to_go_on",
     ("`worker`", "0"): "test_worker.py::test_the_first_signal_lets_running_tasks_end",
     (
         "`worker`",
