@@ -108,7 +108,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         dest="read",
         nargs="+",
         metavar="FILE",
-        help="measure nothing, read that JSON; of several, the last that has a workload counts for it",
+        help="measure nothing, read that JSON; of several, the rounds of all count",
     )
     add("--tasks", type=int, metavar="N", help="that are counted, or go through the soak")
     add("--pruned", action="store_true", help="soak: what has ended is pruned, and does not stay")

@@ -6,6 +6,7 @@ first divided by that of the loop by hand in the same round, and the median is t
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -36,18 +37,17 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one report of several that were measured on one machine: workload by workload.
-
-    Each workload is of one of them, the last that has it, so that its peers are of one run.
-    """
+    """Return one report of several that were measured on one machine: the rounds of all count."""
     sizes = {report["size"] for report in reports}
     if len(sizes) > 1:
         raise ValueError(f"they are of the sizes {', '.join(sorted(sizes))}: measure all alike")
-    last = {run["workload"]: n for n, report in enumerate(reports) for run in report["runs"]}
-    runs = [
-        run for n, each in enumerate(reports) for run in each["runs"] if last[run["workload"]] == n
-    ]
     machines = [report["machine"] for report in reports]
+    runs: list[Mapping[str, Any]] = []
+    rounds: Counter[str] = Counter()  # of each workload, so far
+    for report in reports:
+        own = [run | {"round": run["round"] + rounds[run["workload"]]} for run in report["runs"]]
+        rounds |= Counter({run["workload"]: run["round"] + 1 for run in own})
+        runs += own
     return {
         **reports[-1],
         "machine": {
@@ -55,7 +55,7 @@ def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "servers": sorted({server for machine in machines for server in machine["servers"]}),
             "versions": {k: v for machine in machines for k, v in machine["versions"].items()},
         },
-        "rounds": max(report["rounds"] for report in reports),
+        "rounds": max(rounds.values(), default=0),
         "minutes": round(sum(report["minutes"] for report in reports), 1),
         "missing": {k: v for report in reports for k, v in report["missing"].items()},
         "runs": runs,

@@ -75,8 +75,8 @@ def about(report: Mapping[str, Any]) -> str:
         "" if report["size"] == "full" else f"**Of the size `{report['size']}`: a first look.** "
     )
     return (
-        f"{small}Measured on {machine['date']}: {where}. {report['rounds']} rounds, fewer of what takes"
-        f" long, in {report['minutes']:.0f} minutes. {others}A figure is the median of the rounds, in"
+        f"{small}Measured on {machine['date']}: {where}. Up to {report['rounds']} rounds, fewer of what"
+        f" takes long, in {report['minutes']:.0f} minutes. {others}A figure is the median of the rounds, in"
         " brackets the least and the greatest. *× by hand* is the figure divided by that of the loop"
         " by hand in the same round, and again the median, the least and the greatest of that."
         " ↓: less is better."

@@ -5,6 +5,7 @@ bound (see `Bounds` in `measure.py`).
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 
@@ -38,6 +39,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.tasks is None and given.minutes is None:
         given.tasks = 100_000
+    logging.getLogger("sitq.worker").setLevel(logging.ERROR)  # some tasks are meant to fail
     options = {"use_uvloop": True} if given.loop == "uvloop" else {}
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:

@@ -89,19 +89,22 @@ def report(*runs: dict, size: str = "full", rounds: int = 1, **machine) -> dict:
     }  # fmt: skip
 
 
-def test_of_several_files_the_last_that_has_a_workload_counts_for_it() -> None:
-    def measured(workload: str, rate: float) -> dict:
-        return run("sitq", 0, rate) | {"workload": workload}
+def test_of_several_files_the_rounds_of_all_count() -> None:
+    def measured(workload: str, turn: int, rate: float) -> dict:
+        return run("sitq", turn, rate) | {"workload": workload}
 
-    first = report(measured("drain", 1), measured("enqueue", 2), rounds=3, servers=["Redis 7"])
-    second = report(measured("drain", 3), rounds=2, servers=["Postgres 15"], versions={"sitq": {}})
+    first = report(
+        measured("drain", 0, 1), measured("drain", 1, 2), measured("enqueue", 0, 7), rounds=2,
+        servers=["Redis 7"],
+    )  # fmt: skip
+    second = report(measured("drain", 0, 9), servers=["Postgres 15"], versions={"sitq": {}})
     whole = merged([first, second])
 
-    rates = {found["workload"]: found["figures"]["rate"] for found in whole["runs"]}
-    assert rates == {"drain": 3, "enqueue": 2}
+    results = Results(whole["runs"])
+    assert results.spread("sitq", "drain", "rate") == (2, 1, 9, 3)
+    assert results.spread("sitq", "enqueue", "rate") == (7, 7, 7, 1)
     assert (whole["rounds"], whole["minutes"]) == (3, 3.0)
     assert whole["machine"]["servers"] == ["Postgres 15", "Redis 7"]
-    assert merged([first]) == first
 
 
 def test_what_was_measured_small_is_not_mixed_with_what_was_measured_in_full() -> None:

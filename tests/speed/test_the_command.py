@@ -205,7 +205,9 @@ def test_a_soak_shows_each_stretch_beside_the_first(pruned) -> None:
         pytest.skip("there is no Postgres server here")
     lines = soak.report(300, pruned=pruned, stretch=100).splitlines()
 
-    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| 100", "| 200", "| 300"]
-    rows = [int(line.split(" | ")[4]) for line in lines[2:5]]
-    assert rows[2] < 300 if pruned else rows == [100, 200, 300]
-    assert lines[-1].startswith("last / first: enqueued ")
+    stretches = [line.split(" | ") for line in lines[2:6]]
+    assert [one[0] for one in stretches] == ["| 100", "| 200", "| 300", "| 400"]
+    rows = [int(one[4]) for one in stretches]
+    assert rows[3] < 400 if pruned else rows == [100, 200, 300, 400]
+    assert lines[-2].startswith("last / first: enqueued ")
+    assert lines[-1].startswith("once it was swept / first: enqueued ")
