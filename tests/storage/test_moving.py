@@ -197,3 +197,27 @@ def test_a_schema_that_was_migrated_meanwhile_is_left_alone(postgres) -> None:
             postgres.run(moving.fence(moving.postgres("sitq"), ["a"]))
     finally:
         postgres.ask("UPDATE sitq.schema_version SET version = 1")
+
+
+@pytest.mark.parametrize(
+    ("state", "stamp", "is_fenced", "is_coming"),
+    [
+        (S.PARKED, f"{AWAY}x", True, False),
+        (S.PARKED, f"{COMING}x", False, True),
+        (S.PARKED, "json-1", False, False),
+        (S.QUEUED, "", False, False),
+    ],
+)
+def test_what_is_there_is_known_to_be_coming_or_about_to_leave(
+    state, stamp, is_fenced, is_coming
+) -> None:
+    found = Found(state, stamp, b"", None)
+    assert (found.is_fenced, found.is_coming) == (is_fenced, is_coming)
+
+
+def test_a_database_is_told_from_every_other(postgres) -> None:
+    which = moving.which_database(moving.postgres("sitq"))
+    started, database = postgres.run(which)
+    ((name,),) = postgres.ask("SELECT current_database()::text")
+    assert started
+    assert database == name
