@@ -88,7 +88,7 @@ def apply_in_thread(
     try:
         if not isinstance(answer, BatchError):
             told(ops, answer)
-    except Exception:  # noqa: BLE001, S110
+    except Exception:  # noqa: BLE001, S110  # a hint that fails costs a poll, and no answer
         pass
     tidy_up(store)
 
