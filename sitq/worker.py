@@ -138,6 +138,7 @@ class Worker:
                 max_concurrency=self.max_concurrency,
                 poll_interval=math.inf if told else self.poll_interval,
                 drain=start.drain,
+                quick=session.quick,
             ),
             lease=LeaseConfig(
                 host=clocks.host(),

@@ -113,6 +113,9 @@ class Driver(Protocol):
     calls *done* once, in the event loop.
     """
 
+    quick: float
+    """Seconds: of tasks that follow one another within that time it is told together; 0: of each."""
+
     def begin_open(self, done: Callable[[Exception | None], None]) -> None:
         """Start to open the store; *done* is given the error, None if there was none."""
 

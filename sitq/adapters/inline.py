@@ -41,6 +41,8 @@ class MemoryStore:
 class InlineDriver:
     """Applies batches at once, and answers in the next turn of the loop."""
 
+    quick = 0.0
+
     def __init__(self, loop: Loop, open_store: Callable[[], Store]) -> None:
         self._loop = loop
         self._open_store = open_store

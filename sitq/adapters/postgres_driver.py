@@ -32,6 +32,8 @@ from sitq.protocol.ops import Op
 class PostgresDriver:
     """Applies batches on one connection, by callbacks of *loop*."""
 
+    quick = 0.0
+
     def __init__(self, loop: Loop, settings: PostgresSettings) -> None:
         self._loop = loop
         self._settings = settings

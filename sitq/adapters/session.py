@@ -82,6 +82,11 @@ class Session:
             self._close()
 
     @property
+    def quick(self) -> float:
+        """Within what time tasks must follow one another to be told of together, in seconds."""
+        return self._drivers[0].quick
+
+    @property
     def failed(self) -> bool:
         """Whether the store could not be opened."""
         return self._error is not None

@@ -16,6 +16,8 @@ class ThreadDriver:
     The thread is a daemon: a program that never closes its backends can still end.
     """
 
+    quick = 0.0
+
     def __init__(self, loop: Loop, open_store: Callable[[], Store]) -> None:
         self._loop = loop
         self._open_store = open_store

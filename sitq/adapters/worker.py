@@ -49,6 +49,8 @@ from sitq.protocol.worker import (
     TaskEnded,
     ThreadReturned,
     TurnEnded,
+    TurnPassed,
+    WaitATurn,
     Woken,
     WorkerConfig,
     WorkerEffect,
@@ -184,7 +186,8 @@ class WorkerDriver:
 
         Whoever calls must be done with what it does: this starts tasks, and speaks to storage.
         """
-        alone = not self._inbox and not self._executions and not self._is_in_turn
+        alone = not self._executions or type(event) is TurnPassed
+        alone = alone and not self._inbox and not self._is_in_turn
         if not alone or self._context is None or self._stopped.is_set():
             self.post(event)
             return
@@ -294,6 +297,8 @@ class WorkerDriver:
                 self._lease.disown(worker_id)
             case Late(task_id):
                 log.warning("task %s ended after its lease was lost; it runs elsewhere", task_id)
+            case WaitATurn():
+                self._session.loop.soon(partial(self._at_once, TurnPassed()))
             case Stop():
                 self._stopped.set()
             case _:

@@ -94,6 +94,8 @@ class Words:
                 return (
                     f"is to stop, {'in its own time' if grace is None else f'within {grace:g} s'}"
                 )
+            case worker.TurnPassed():
+                return "what could run has run"
             case worker.TurnEnded():
                 return "the turn ends"
             case lease.Entered(worker_id):
@@ -125,6 +127,8 @@ class Words:
                 return f"lets go of the lease {worker_id}"
             case worker.Late(task_id):
                 return f"comes too late to settle {task_id}"
+            case worker.WaitATurn():
+                return "waits for what may be over at once"
             case worker.Stop() | lease.Stop():
                 return "stops"
             case lease.Enter():

@@ -7,6 +7,7 @@ The promises:
 - Held ahead is only what starts within the horizon, going by how long tasks have taken of late.
 - What has not started after five times that is handed back, and nothing is held ahead until tasks
   are seen to be short again.
+- Where tasks follow one another quickly, what there is to say of them may wait for the next.
 - No task is held ahead that would fail if its worker died: of what it had not begun, it shall not
   die. (What is held ahead and was never charged may be charged once.)
 """
@@ -35,11 +36,13 @@ def may_be_held(task: Reservation) -> bool:
 
 
 class Ahead:
-    """First come, first served. *horizon* in seconds; 0 holds nothing ahead."""
+    """First come, first served. *horizon* in seconds; 0 holds nothing ahead. Likewise *quick*: within
+    what time a task must follow another for both to be told of at once; 0 tells of each."""
 
-    def __init__(self, slots: int, horizon: float) -> None:
+    def __init__(self, slots: int, horizon: float, quick: float = 0.0) -> None:
         self._slots = slots
         self._horizon = horizon
+        self._quick = quick
         self.held: deque[tuple[float, Reservation]] = deque()
         """What is held, and since when."""
         self._length: float | None = None  # of a task, on average; None: nobody knows
@@ -56,6 +59,11 @@ class Ahead:
     def deadline(self) -> float | None:
         """When the first of them has waited too long."""
         return self.held[0][0] + PATIENCE * self._horizon if self.held else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next of them starts so soon that what there is to say may wait for it."""
+        return self._length is not None and self._length < self._quick * self._slots
 
     def measure(self, length: float) -> None:
         """Take note of how long a task has taken."""

@@ -6,6 +6,7 @@ The promises:
 - It holds at most `max_concurrency` tasks, threads that outlived their task counted in.
 - It reserves what it starts at once, and of short tasks the next ones (see `ahead`): a task that an
   idle worker could start is not kept by a busy one.
+- Of tasks that follow one another in no time it speaks once there are no more of them, not of each.
 - The settle of a finished task and the reserve that refills its slot leave in one `Store`,
   hence in one transaction, together with all else that became ready in the same turn.
 - With a slot free it reserves in the very transaction that stores tasks of its own process.
@@ -71,13 +72,16 @@ LEASE, GRACE, POLL, RETRY, AHEAD = WorkerTimer
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """Times in seconds. *drain* ends the worker as soon as nothing is due; *horizon* is within what
-    time a task must start that is held ahead."""
+    time a task must start that is held ahead; *quick* is for a store that gets nowhere while tasks
+    keep the loop busy: if they start within that time of one another, it is asked once they are over.
+    """
 
     queues: tuple[str, ...] = ("default",)
     max_concurrency: int = 1
     poll_interval: float = 1.0
     drain: bool = False
     horizon: float = 0.01
+    quick: float = 0.0
 
 
 # -- events ----------------------------------------------------------------------------
@@ -156,6 +160,11 @@ class StopRequested(NamedTuple):
 
 
 @message
+class TurnPassed(NamedTuple):
+    """All that could run when `WaitATurn` was said has run; some of it may have ended."""
+
+
+@message
 class TurnEnded(NamedTuple):
     """All that became ready in this turn has been told; or the deadline has come."""
 
@@ -172,6 +181,7 @@ WorkerEvent: TypeAlias = (
     | Stored
     | StoreFailed
     | StopRequested
+    | TurnPassed
     | TurnEnded
 )
 
@@ -216,11 +226,16 @@ class Late(NamedTuple):
 
 
 @message
+class WaitATurn(NamedTuple):
+    """Let what has been started run first; answered by `TurnPassed`."""
+
+
+@message
 class Stop(NamedTuple):
     pass
 
 
-WorkerEffect: TypeAlias = Store | Execute | Interrupt | Disown | Late | Stop
+WorkerEffect: TypeAlias = Store | Execute | Interrupt | Disown | Late | WaitATurn | Stop
 
 
 @dataclass(slots=True)
@@ -242,7 +257,10 @@ class WorkerMachine:
         self._worker_id: str | None = None  # of the life whose lease is held
         self._over: str | None = None  # the last life that has ended
         self._running: dict[TaskKey, Running] = {}
-        self._ahead = Ahead(config.max_concurrency, config.horizon)  # under the lease that is held
+        # under the lease that is held
+        self._ahead = Ahead(config.max_concurrency, config.horizon, config.quick)
+        self._started_ahead = False  # one of these, since we last spoke or waited
+        self._waits_a_turn = False
         self._lingering = 0
         self._time_limits = TimeLimits()
         self._settles: list[Settle] = []  # to leave with the next `Store`
@@ -276,8 +294,8 @@ class WorkerMachine:
                     self._run_timers(now, effects)
                 if self._ahead.held:
                     self._start_what_fits(now, effects)
-                if self._settles or self._wants_tasks:
-                    self._store(now, effects)
+                if (self._settles or self._wants_tasks) and not self._waits_a_turn:
+                    self._speak(now, effects)
                 if self.state is DRAINING:
                     self._check_done(effects)
             case TaskEnded():
@@ -292,6 +310,8 @@ class WorkerMachine:
                 if self._can_start(queues, now):
                     self._wants_tasks = True
                     self._store(now, effects)
+            case TurnPassed():
+                self._waits_a_turn = False
             case StoreFailed(ticket):
                 self._store_failed(self._asked.pop(ticket), now)
             case LeaseLost(worker_id):
@@ -466,6 +486,7 @@ class WorkerMachine:
         while ahead.held and self.running < self.config.max_concurrency:
             assert self._worker_id is not None, "what is held ahead goes with the lease"
             self._execute(ahead.next(), self._worker_id, now, effects)
+            self._started_ahead = True
         if self._reserving:  # what comes with its answer would be started before what goes back now
             self._timers.stop(AHEAD)
             return
@@ -487,6 +508,15 @@ class WorkerMachine:
             elif why is Why.LEASE_LOST:
                 running.why = why
 
+    def _speak(self, now: float, effects: list[WorkerEffect]) -> None:
+        """Say what there is to say; or first see whether more of what is quick ends at once."""
+        self._waits_a_turn = self._started_ahead and self._ahead.is_quick and bool(self._running)
+        self._started_ahead = False
+        if self._waits_a_turn:
+            effects.append(WaitATurn())
+        else:
+            self._store(now, effects)
+
     def _store(self, now: float, effects: list[WorkerEffect]) -> None:
         """Say all that is to be said to storage, in one breath."""
         if self._timers.is_set(RETRY):
@@ -496,7 +526,7 @@ class WorkerMachine:
         if self._wants_tasks and self._may_reserve and self._worker_id is not None:
             free = self.config.max_concurrency - self.running
             limit = free + self._ahead.room(now)
-            if limit > 0:
+            if limit > 0 and (free or ops or not self._ahead.is_quick):
                 ops.append(self._reserve(self._worker_id, limit))
         if ops:
             self._ticket += 1

@@ -39,6 +39,8 @@ class FakeStore:
 class FakeDriver:
     """Answers a batch when the test says so: *begun* holds what waits."""
 
+    quick = 0.0
+
     def __init__(self) -> None:
         self.begun = []
         self.batches = []

@@ -9,6 +9,7 @@ from sitq.protocol.ops import (
     Released,
     Reservation,
     Reserved,
+    Settle,
     Settled,
     TaskKey,
     TaskPolicy,
@@ -19,11 +20,15 @@ from sitq.protocol.worker import (
     Interrupt,
     LeaseHeld,
     LeaseLost,
+    Stop,
     StopAsked,
     StopRequested,
     Stored,
     StoreFailed,
     TaskEnded,
+    TurnPassed,
+    WaitATurn,
+    Woken,
 )
 from tests.protocol.told import DONE, Told, holding, reserve, settle, task
 
@@ -71,6 +76,17 @@ def test_what_has_waited_too_long_is_handed_back_and_no_more_is_fetched() -> Non
     assert ahead.overdue(3.051) == [task(1), task(2)]
     assert len(ahead) == ahead.room(0.0) == 0
     assert ahead.deadline is None
+
+
+@pytest.mark.parametrize(
+    ("slots", "length", "is_quick"),
+    [(1, 0.0009, True), (1, 0.001, False), (10, 0.009, True), (10, 0.01, False)],
+)
+def test_tasks_are_quick_if_the_next_one_starts_in_no_time(slots, length, is_quick) -> None:
+    ahead = Ahead(slots=slots, horizon=0.01, quick=0.001)
+    assert not ahead.is_quick, "nobody knows yet"
+    ahead.measure(length)
+    assert ahead.is_quick is is_quick
 
 
 # -- in a worker --------------------------------------------------------------------------
@@ -191,3 +207,58 @@ def test_what_was_named_and_not_heard_is_asked_for_until_an_answer_had_room_for_
     assert told.turn(ended(8), now=0.6) == [[settle(8, Completed(b"ok")), reserve(1, known=(9,))]]
     told.stored(Settled(True), Reserved(()), now=0.61)
     assert told.turn(ended(9), now=0.9) == [[settle(9, Completed(b"ok")), reserve(2)]]
+
+
+# -- of quick tasks -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick() -> Told:
+    """A worker of one slot, which runs t2 and holds t3 to t201 ahead."""
+    told = holding(1, horizon=0.02, quick=0.01)
+    told.turn(ended(1), now=0.0001)
+    given = Reserved(tuple(map(task, range(2, MOST + 2))))
+    assert told.stored(Settled(True), given, now=0.0001) == [Execute(task(2))]
+    return told
+
+
+def done(*numbers) -> list[Settle]:
+    return [settle(n, Completed(b"ok")) for n in numbers]
+
+
+def test_of_quick_tasks_the_store_is_told_once_no_more_of_them_end(quick) -> None:
+    assert quick.turn(ended(2)) == [Execute(task(3)), WaitATurn()]
+    assert quick.turn(ended(3)) == [Execute(task(4))]
+    assert quick.turn(TurnPassed()) == [WaitATurn()]
+    assert quick.turn(TurnPassed()) == [done(2, 3)]
+
+
+def test_once_all_are_over_the_store_is_told_at_once_and_asked_for_more() -> None:
+    told = holding(1, horizon=0.02, quick=0.01)
+    told.turn(ended(1), now=0.0001)
+    told.stored(Settled(True), Reserved((task(2), task(3))), now=0.0001)
+    assert told.turn(ended(2)) == [Execute(task(3)), WaitATurn()]
+    assert told.turn(ended(3)) == []
+    assert told.turn(TurnPassed()) == [[*done(2, 3), reserve(1 + MOST)]]
+
+
+def test_quick_tasks_are_not_asked_for_alone(quick) -> None:
+    """The question would be under way, and all that ends meanwhile wait for its answer."""
+    for n in range(2, 102):
+        quick.turn(ended(n))
+    assert quick.turn(TurnPassed()) == [WaitATurn()]
+    assert quick.turn(TurnPassed()) == [[*done(*range(2, 102)), reserve(101)]]
+    assert quick.stored(*[Settled(True)] * 100, Reserved(())) == []
+    assert quick.turn(Woken()) == []
+
+
+def test_what_tasks_that_take_longer_have_to_say_does_not_wait(told) -> None:
+    assert told.turn(ended(2), now=0.002) == [Execute(task(3)), [*done(2), reserve(2)]]
+
+
+def test_a_stop_does_not_lose_what_waits_a_turn(quick) -> None:
+    assert quick.turn(ended(2), now=0.001) == [Execute(task(3)), WaitATurn()]
+    assert quick.turn(StopRequested(), ended(3), now=0.001) == []
+    unstarted = [settle(n, Released()) for n in range(4, MOST + 2)]
+    assert quick.turn(TurnPassed(), now=0.001) == [[*done(2), *unstarted, *done(3)]]
+    assert quick.stored(*[Settled(True)] * MOST, now=0.001) == [Stop()]

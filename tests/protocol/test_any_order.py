@@ -44,7 +44,7 @@ TIMES = st.sampled_from([0.0, 0.05, 0.2, 1.0, 5.0])
 class AnyWorker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        config = wo.WorkerConfig(max_concurrency=SLOTS, poll_interval=1.0, horizon=1.0)
+        config = wo.WorkerConfig(max_concurrency=SLOTS, horizon=1.0, quick=1.0)
         self.machine = wo.WorkerMachine(config, lambda: 0.5)
         self.now = 0.0
         self.tasks = 0
@@ -105,6 +105,10 @@ class AnyWorker(RuleBasedStateMachine):
             if isinstance(op, Settle) and op.key not in self.unsettled:
                 assert op.key in self.given, "only what ended under a lease is settled"
                 assert isinstance(op.verdict, Released | Aborted)
+
+    @rule()
+    def a_turn_passes(self) -> None:
+        self.tell(wo.TurnPassed())
 
     @rule(passed=TIMES)
     def time_passes(self, passed) -> None:

@@ -47,6 +47,8 @@ from sitq.protocol.worker import (
     TaskEnded,
     ThreadReturned,
     TurnEnded,
+    TurnPassed,
+    WaitATurn,
     Woken,
     WorkerConfig,
     WorkerMachine,
@@ -77,11 +79,11 @@ class Execution:
 
 
 class World:
-    def __init__(self, choose, *, slots: int, drain: bool, horizon: float) -> None:
+    def __init__(self, choose, *, slots: int, drain: bool, horizon: float, quick: float) -> None:
         self.choose = choose
         self.patience = PATIENCE * horizon
         config = WorkerConfig(
-            max_concurrency=slots, poll_interval=POLL, drain=drain, horizon=horizon
+            max_concurrency=slots, poll_interval=POLL, drain=drain, horizon=horizon, quick=quick
         )
         self.machine = WorkerMachine(config, lambda: UNIT)
         self.slots = slots
@@ -98,6 +100,7 @@ class World:
         self.asked: dict[int, tuple[Settle | Reserve, ...]] = {}
         self.failures = 0  # of the store, in a row
         self.quiet_until = 0.0  # the store has failed and is left alone
+        self.waits_a_turn = False
         self.stop_asked = self.stopped = False
 
     # -- what the machine says -------------------------------------------------------------
@@ -121,6 +124,11 @@ class World:
                     self.crossing = worker_id
                 case Late():
                     assert isinstance(event, Stored)
+                case WaitATurn():
+                    assert isinstance(event, TurnEnded)
+                    assert not self.waits_a_turn, "one turn at a time"
+                    assert self.executing, "it waits for what cannot end"
+                    self.waits_a_turn = True
         assert self.machine.running == len(self.executing) + self.lingering <= self.slots
         return effects
 
@@ -139,7 +147,7 @@ class World:
         assert len(stores) <= 1, "all leaves in one breath"
         for store in stores:
             self.is_asked(store)
-        if self.now >= self.quiet_until:
+        if self.now >= self.quiet_until and not self.waits_a_turn:
             assert not self.waiting(), "a verdict leaves at the end of its turn"
         self.stopped = Stop() in effects
         nothing_left = not (self.executing or self.owed or self.asked)
@@ -186,7 +194,8 @@ class World:
         assert deadline is None or deadline > self.now, "the driver would spin"
         free = self.machine.running < self.slots
         runs = self.machine.state is WorkerState.RUNNING
-        if self.life and free and runs and not self.reserve_is_under_way():
+        waits = self.waits_a_turn or self.reserve_is_under_way()
+        if self.life and free and runs and not waits:
             assert deadline is not None
             assert deadline <= self.now + max(POLL, LONGEST_BACKOFF), "it would sleep for ever"
 
@@ -219,6 +228,7 @@ class World:
         can += [self.callers_cancel_what_is_held] if self.held else []
         can += [self.the_store_answers] * 6 + [self.the_store_fails] if self.asked else []
         can += [self.the_lease_is_lost] if self.lives else []
+        can += [self.a_turn_passes] * 4 if self.waits_a_turn else []
         can += [self.old_news_arrive] if self.crossing else []
         can += [self.a_thread_returns] if self.lingering else []
         self.choose(can)()
@@ -246,6 +256,10 @@ class World:
         self.forget_life(lost)
         self.crossing = None
         self.tell(LeaseLost(lost))
+
+    def a_turn_passes(self) -> None:
+        self.waits_a_turn = False
+        self.tell(TurnPassed())
 
     def time_passes(self) -> None:
         """To the deadline, or to any other time, or much later: the loop was blocked."""
@@ -357,6 +371,8 @@ class World:
         self.all_are_handed_back()
         self.tell(StopRequested(0.0))
         for _ in range(5):
+            if self.waits_a_turn:
+                self.a_turn_passes()
             self.the_turn_ends()
             if self.stopped:
                 return
@@ -381,12 +397,17 @@ class World:
     started=st.sampled_from([True, True, True, False]),
     events=st.integers(20, 80),
     horizon=st.sampled_from([0.0, 0.01, 1.0]),
+    quick=st.sampled_from([0.0, 1.0]),
 )
 def test_whatever_happens_a_worker_keeps_its_promises(
-    *, data, slots, drain, started, events, horizon
+    *, data, slots, drain, started, events, horizon, quick
 ) -> None:
     world = World(
-        lambda of: data.draw(st.sampled_from(of)), slots=slots, drain=drain, horizon=horizon
+        lambda of: data.draw(st.sampled_from(of)),
+        slots=slots,
+        drain=drain,
+        horizon=horizon,
+        quick=quick,
     )
     if started:
         world.it_is_started()

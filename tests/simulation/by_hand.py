@@ -13,6 +13,7 @@ NODE = NodePlan(
     starts_at=0.0,
     retention=None,
     horizon=0.01,
+    quick=0.0,
 )
 TASK = TaskPlan(
     id="t0",

@@ -71,6 +71,8 @@ class NodePlan(NamedTuple):
     retention: float | None
     horizon: float
     """Seconds within which a task that it holds ahead must start; 0: it holds none."""
+    quick: float
+    """Seconds within which such tasks must follow one another to be told of together; 0: never."""
 
 
 class TaskPlan(NamedTuple):
@@ -261,6 +263,7 @@ def _node(chance: Chance) -> NodePlan:
         starts_at=chance.about(0.5),
         retention=chance.pick((None, None, 0.5)),
         horizon=chance.pick((0.0, 0.2, 0.2)),
+        quick=chance.pick((0.0, 0.1)),
     )
 
 

@@ -703,6 +703,11 @@ _LIST: Final = (
             ),
         ),
     ),
+    Mutant(
+        "waits for the end of all turns",
+        "What a worker has put off for a turn of the loop, it never says.",
+        (Edit(_WORKER + "receive", "self._waits_a_turn = False", "pass"),),
+    ),
     # -- order, cancelling, parking, waiting -----------------------------------------------
     Mutant(
         "last come, first served",

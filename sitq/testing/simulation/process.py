@@ -43,9 +43,12 @@ HURRY: Final = 0.5
 """Seconds that a task runs at most once all is well, if nobody is to stop it."""
 UNWIND: Final = 0.05
 """Seconds, about, until a task that is interrupted has come to its end."""
+LONG_TURN: Final = 0.02
+"""Seconds, about, until all has run that could run at the beginning of a turn."""
 
 _HELD, _START, _END, _TOLD = Kind.HELD, Kind.START, Kind.END, Kind.TOLD
-_TURN_ENDED, _WOKEN, _TICK = w.TurnEnded(), w.Woken(), l.Tick()  # they say no more
+_TURN_ENDED, _TURN_PASSED = w.TurnEnded(), w.TurnPassed()
+_WOKEN, _TICK = w.Woken(), l.Tick()  # they say no more
 
 
 class Execution:
@@ -108,6 +111,7 @@ class Process:
                 max_concurrency=plan.slots,
                 poll_interval=plan.poll_interval,
                 horizon=plan.horizon,
+                quick=plan.quick,
             ),
             chance.unit,
         )
@@ -224,6 +228,9 @@ class Process:
             self._interrupt(effect.key)
         elif isinstance(effect, w.Disown):
             self._lease_mail(l.Disowned(effect.worker_id))
+        elif isinstance(effect, w.WaitATurn):
+            at = self.world.now + self.chance.about(LONG_TURN)
+            self.world.on_loop(self, at, partial(self.post, _TURN_PASSED))
         else:
             assert isinstance(effect, w.Late)  # it is only to be told to people
         if self._is_mortal:

@@ -47,6 +47,7 @@ PLAIN_NODE: Final[Mapping[str, Any]] = {
     "starts_at": 0.0,
     "retention": None,
     "horizon": 0.0,
+    "quick": 0.0,
 }
 
 

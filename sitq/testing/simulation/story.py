@@ -111,6 +111,8 @@ def _node(node: NodePlan) -> str:
         said.append(f"batches of {node.max_batch}")
     if node.horizon:
         said.append(f"holds ahead what starts within {node.horizon:g} s")
+    if node.quick:
+        said.append(f"tells together of what follows within {node.quick:g} s")
     if node.retention is not None:
         said.append(f"forgets after {node.retention:g} s")
     return ", ".join(said)
