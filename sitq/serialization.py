@@ -109,7 +109,7 @@ def seal(serializer: Serializer, value: Any) -> bytes:
     """Return *value* as bytes in an envelope. Whatever the serializer raises is passed on."""
     stamp, body = serializer.encode(value)
     head, its_sum = _head(stamp)
-    return head + zlib.crc32(body, its_sum).to_bytes(4, "big") + body
+    return head + _checksum(body, its_sum) + body
 
 
 @lru_cache(maxsize=16)  # a serializer has few stamps
@@ -118,6 +118,12 @@ def _head(stamp: str) -> tuple[bytes, int]:
     mark = stamp.encode("ascii")
     head = MAGIC + bytes((len(mark),)) + mark
     return head, zlib.crc32(head)
+
+
+@lru_cache(maxsize=16)  # likewise
+def _stamp(head: bytes) -> tuple[str, int]:
+    """Return the stamp in the *head* of an envelope, and the CRC-32 of that."""
+    return head[4:].decode("ascii", "replace"), zlib.crc32(head)
 
 
 def unseal(serializer: Serializer, data: bytes) -> Any:
@@ -132,14 +138,14 @@ def unseal(serializer: Serializer, data: bytes) -> Any:
             " follows it: it was written by a newer sitq, or is damaged",
         )
     end = 4 + data[3]
-    head, body = data[:end], data[end + 4 :]
-    if data[end : end + 4] != _checksum(head, body):
+    stamp, its_sum = _stamp(data[:end])
+    body = data[end + 4 :]
+    if data[end : end + 4] != _checksum(body, its_sum):
         raise UnreadableError(
             "damaged",
             f"the payload of {len(data):,} bytes is damaged: its checksum is not that of what it"
             " holds. Restore it from a backup, or cancel the task",
         )
-    stamp = head[4:].decode("ascii", "replace")
     if stamp not in serializer.stamps():
         raise UnreadableError(
             stamp,
@@ -149,8 +155,8 @@ def unseal(serializer: Serializer, data: bytes) -> Any:
     return serializer.loads(body)
 
 
-def _checksum(head: bytes, body: bytes) -> bytes:
-    return zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "big")
+def _checksum(body: bytes, head_sum: int) -> bytes:
+    return zlib.crc32(body, head_sum).to_bytes(4, "big")
 
 
 def checked_serializer(serializer: Serializer | None) -> Serializer:

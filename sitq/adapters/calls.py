@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -76,7 +77,7 @@ class Execution:
 
     def __init__(self, bench: Workbench, task: Reservation) -> None:
         self.task = task
-        self._bench = bench
+        self.bench = bench
         self.has_finished = False
         self._scope: Scope | None = None  # made in its task
         self._interrupted = False
@@ -95,7 +96,7 @@ class Execution:
 
     def within(self, connection: object) -> Within:
         """Return what stores within the transaction on *connection*."""
-        return self._bench.within(connection)
+        return self.bench.within(connection)
 
     async def run(self) -> Ending:
         """Return how the attempt ended, `Interrupted` if it was stopped.
@@ -104,27 +105,27 @@ class Execution:
         being torn down.
         """
         running.set(self)
-        scope = self._scope = self._bench.loop.scope()
+        scope = self._scope = self.bench.loop.scope()
         with scope:
             if self._interrupted:
                 scope.cancel()
             try:
                 ending = await self._run()
             finally:
-                self._bench.end_a_forked_child(self.task.name)
-            await self._bench.loop.clear_own_cancellation()
+                self.bench.end_a_forked_child(self.task.name)
+            await self.bench.loop.clear_own_cancellation()
             return ending
         return Interrupted()
 
     async def _run(self) -> Ending:
         try:
-            call = Call(*unseal(self._bench.serializer, self.task.payload))
+            call = Call(*unseal(self.bench.serializer, self.task.payload))
         except UnreadableError as error:
             return Unreadable(clean(error.stamp, 100), clean(str(error), MAX_ERROR))
         except BaseException as error:  # noqa: BLE001  # unpickling runs code: anything can happen
             about = f"the payload of {self.task.name} could not be read: "
             return Raised(describe(error, about), retryable=False)
-        self._bench.end_a_forked_child(self.task.name)  # reading it ran code, too
+        self.bench.end_a_forked_child(self.task.name)  # reading it ran code, too
         try:
             if is_async(call.function):
                 return self._returned(await call.function(*call.args, **call.kwargs))
@@ -143,13 +144,13 @@ class Execution:
             except BaseException as error:  # noqa: BLE001  # even SystemExit ends only the task
                 return Raised(describe(error))
             finally:
-                self._bench.end_a_forked_child(self.task.name)
+                self.bench.end_a_forked_child(self.task.name)
 
         ending: Any
         if virtual() is None:
-            self._thread = _Thread(work, self._bench)
+            self._thread = _Thread(work, self.bench)
             ending = await anyio.to_thread.run_sync(
-                self._thread.run, abandon_on_cancel=True, limiter=self._bench.limiter
+                self._thread.run, abandon_on_cancel=True, limiter=self.bench.limiter
             )
         else:
             await anyio.lowlevel.checkpoint()
@@ -166,9 +167,9 @@ class Execution:
 
     def sealed(self, value: object) -> Returned | Raised:
         """Return what the store is told of a task that has the result *value*."""
-        name, most = self.task.name, self._bench.max_payload
+        name, most = self.task.name, self.bench.max_payload
         try:
-            data = seal(self._bench.serializer, value)
+            data = seal(self.bench.serializer, value)
         except BaseException as error:  # noqa: BLE001  # pickling runs code, too
             about = f"{name} returned a {_qualified_name(type(value))} that cannot be serialised: "
             return Raised(describe(error, about), retryable=False)
@@ -185,7 +186,7 @@ class Execution:
 
         The error is not kept: it would keep the frames that it came through.
         """
-        if self._interrupted or self._bench.is_torn_down():
+        if self._interrupted or self.bench.is_torn_down():
             cancelled = anyio.get_cancelled_exc_class()
             kind = type(error)  # and not isinstance, which asks the error itself
             if issubclass(kind, cancelled):
@@ -259,6 +260,8 @@ def _raised_beside(error: Any, cancelled: type[BaseException]) -> Raised | None:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Say whether a call of *function* gives a coroutine, as far as can be seen."""
+    if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+        return True  # as most are
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "__sitq_function__", function)

@@ -13,7 +13,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -21,7 +21,7 @@ import anyio
 
 from sitq.adapters import chance, clocks
 from sitq.adapters.base import FOR_GOOD, TaskGroup
-from sitq.adapters.calls import Execution, Workbench
+from sitq.adapters.calls import Execution, Workbench, running
 from sitq.adapters.leasing import LeaseByTheWorker, LeaseThread
 from sitq.adapters.loop_watch import LoopWatch
 from sitq.adapters.session import Session
@@ -68,9 +68,6 @@ CANCELLED_GRACE: Final = 5.0
 """Seconds that a cancelled worker may take to hand its tasks back."""
 LEASE_GRACE: Final = 6.0
 """Seconds that the lease thread may take to end; it gives up by itself after 5."""
-
-
-_runs_in: ContextVar["WorkerDriver | None"] = ContextVar("sitq_runs_in", default=None)
 
 
 class WorkerDriver:
@@ -173,13 +170,15 @@ class WorkerDriver:
 
     async def wait_ended(self) -> None:
         """Return once the run is over; at once if the caller is a task of this run."""
-        if _runs_in.get() is not self:
+        caller = running.get(None)
+        if caller is None or caller.bench is not self._bench:
             await self._ended.wait()
 
     def post(self, event: WorkerEvent) -> None:
         """Have the machine told of *event*; from within the loop."""
+        if not self._inbox:
+            self._mail.set()
         self._inbox.append(event)
-        self._mail.set()
 
     def _at_once(self, event: WorkerEvent) -> None:
         """Have a turn for *event* now, if there is nothing to wait for; else post it.
@@ -283,16 +282,16 @@ class WorkerDriver:
                 self._tasks.start_soon(self._execute, execution, name=task.name)
             case Interrupt(key, why):
                 # It may have ended in this very turn, and only the machine not know it yet.
-                running = self._executions.get(key)
-                if running is not None:
+                execution = self._executions.get(key)
+                if execution is not None:
                     if why is Why.LEASE_LOST:
-                        log.warning("interrupting %s: its lease is lost", running.task.id)
+                        log.warning("interrupting %s: its lease is lost", execution.task.id)
                     elif why is Why.TIMEOUT:
                         _warn(
-                            running.task,
-                            f"is over its timeout of {running.task.policy.timeout:g} s",
+                            execution.task,
+                            f"is over its timeout of {execution.task.policy.timeout:g} s",
                         )
-                    running.interrupt()
+                    execution.interrupt()
             case Disown(worker_id):
                 self._lease.disown(worker_id)
             case Late(task_id):
@@ -306,7 +305,6 @@ class WorkerDriver:
 
     async def _execute(self, execution: Execution) -> None:
         ending: Ending = Interrupted()
-        _runs_in.set(self)
         try:
             ending = await self._run_execution(execution)
         finally:
