@@ -11,9 +11,11 @@ The promises:
 `Talk` says what is to be done, in coroutines that no event loop runs: see `Ready`.
 """
 
+import contextlib
 import os
 import selectors
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 
 from sitq.adapters import chance, clocks
@@ -31,7 +33,7 @@ from sitq.adapters.postgres_errors import Judgement, NoAnswerError, cannot_conne
 from sitq.adapters.postgres_news import News
 from sitq.exceptions import BackendInUseError, StoreUnreachableError
 from sitq.protocol.commit import Blame
-from sitq.protocol.ops import Op, Outcome
+from sitq.protocol.ops import Enqueue, Op, Outcome
 from sitq.storage.postgres import apply_batch
 from sitq.storage.postgres_schema import open_schema
 from sitq.storage.program import (
@@ -106,23 +108,35 @@ class Talk:
             await self.ring()
         self._bell = self.news.bell_of(ops)
         try:
-            outcomes = await self.run(lambda: apply_batch(ops, self.settings.schema))
+            outcomes = await self.run(*_ways(ops, self.settings.schema))
         finally:
             rang, self._bell = self._bell is not None, None
         self.news.add(ops, outcomes, rang=rang)
         return outcomes
 
-    async def run(self, make: Callable[[], Program[T]]) -> T:
-        """Run what *make* returns, which is one transaction, or raise `BatchError`."""
+    async def run(
+        self, make: Callable[[], Program[T]], in_doubt: Callable[[], Program[T]] | None = None
+    ) -> T:
+        """Run what *make* returns, which is one transaction, or raise `BatchError`.
+
+        Once it is not known whether that was stored, *in_doubt* is run in its place: it changes
+        nothing if it was. Without it, that is all that can be said.
+        """
         give_up_at = clocks.monotonic() + self.settings.timeout
         pause = FIRST_PAUSE
+        doubt: _Failed | None = None
         while True:
             try:
                 return await self._attempt(make)
             except _Failed as failed:
-                found = failed.judgement
-                if not found.again or clocks.monotonic() + pause >= give_up_at:
-                    raise BatchError(found.error, found.blame) from failed.__cause__
+                again = failed.judgement.again
+                if in_doubt is not None and failed.judgement.blame is Blame.UNKNOWN:
+                    make, again = in_doubt, True
+                    doubt = doubt or failed
+                if not again or clocks.monotonic() + pause >= give_up_at:
+                    last = doubt or failed  # what fails now says nothing of what was asked before
+                    found = last.judgement
+                    raise BatchError(found.error, found.blame) from last.__cause__
             await Pause(pause * (0.5 + chance.unit()))
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -187,7 +201,7 @@ class Talk:
                     step = resume(program, await connection.ask(sql, params))
                 case Together(queries, commits):
                     self._committing = commits
-                    answers = await self._together(connection, queries)
+                    answers = await self._together(connection, queries, commits=commits)
                     self._committing = self._has_committed = commits and bool(answers)
                     step = resume(program, answers)
                 case Commit():
@@ -195,19 +209,24 @@ class Talk:
                     if self._bell is None:
                         await connection.ask("COMMIT")
                     else:
-                        await connection.commit_and_ring(self._bell)
+                        await connection.ask_together((_COMMIT,), self._bell)
                     self._committing = False
                     step = resume(program, ())
                 case Change():
                     raise AssertionError("programs for Postgres change rows by queries")
         return step.value
 
-    async def _together(self, connection: Connection, queries: Sequence[Query]) -> Sequence[Row]:
+    async def _together(
+        self, connection: Connection, queries: Sequence[Query], *, commits: bool
+    ) -> Sequence[Row]:
         try:
-            return await connection.ask_together(queries)
+            return await connection.ask_together(queries, self._bell if commits else None)
         except PgError:
             if connection.is_lost:
                 raise
+            if connection.rings:
+                with contextlib.suppress(PgError):  # it came after what had failed
+                    await connection.rung()
             await connection.ask("ROLLBACK")
             return ()
 
@@ -242,6 +261,23 @@ class Talk:
             if self._before_drop is not None:
                 self._before_drop()
             connection.shut()
+
+
+_Way: TypeAlias = Callable[[], Program[tuple[Outcome, ...]]]
+
+
+def _ways(ops: Sequence[Op], schema: str) -> list[_Way]:
+    """Return how *ops* are applied, and if they only enqueue, how that is done once it is in doubt.
+
+    Whoever asks under the same ids waits for the fate of the first, and changes nothing if it was
+    stored. Verdicts and reserves are asked again by the worker, who knows what it has.
+    """
+    again = [op._replace(may_exist=True) for op in ops if type(op) is Enqueue]
+    asked = (ops, again) if len(again) == len(ops) else (ops,)
+    return [partial(apply_batch, each, schema) for each in asked]
+
+
+_COMMIT: Final = Query("COMMIT")
 
 
 class _Failed(Exception):

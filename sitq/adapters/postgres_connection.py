@@ -132,30 +132,25 @@ class Connection(psycopg.AsyncConnection[Row]):
                 pass
         return await cursor.fetchall() if cursor.description else ()
 
-    async def ask_together(self, queries: Sequence[Query]) -> list[Row]:
-        """Send all of *queries* at once; return the rows of each. The first that fails is raised."""
-        await self._be_ready()
-        dumped = [self._dumped(query) for query in queries]  # what cannot be sent fails here
-        self.pgconn.enter_pipeline_mode()
-        prepares = self._send_all(dumped)
-        await self._flush()
-        results = await self._until_the_sync()
-        self.pgconn.exit_pipeline_mode()
-        return self._rows(results, prepares)
+    async def ask_together(self, queries: Sequence[Query], bell: Query | None = None) -> list[Row]:
+        """Send all of *queries* at once; return the rows of each. The first that fails is raised.
 
-    async def commit_and_ring(self, bell: Query) -> None:
-        """Commit, and send *bell* along: what comes after it, in a transaction of its own.
-
-        It `rings` until `rung` has heard what became of it.
+        A *bell* is sent along: what comes after the last of them, which commits, in a transaction of
+        its own. It `rings` until `rung` has heard what became of it.
         """
         await self._be_ready()
-        dumped = self._dumped(Query("COMMIT")), self._dumped(bell)
+        dumped = [self._dumped(query) for query in queries]  # what cannot be sent fails here
+        dumped_bell = None if bell is None else self._dumped(bell)
         self.pgconn.enter_pipeline_mode()
-        prepares = self._send_all(dumped[:1])
-        self._bell_prepares = self._send_all(dumped[1:])
-        self.rings = True
+        prepares = self._send_all(dumped)
+        if dumped_bell is not None:
+            self._bell_prepares = self._send_all([dumped_bell])
+            self.rings = True
         await self._flush()
-        self._rows(await self._until_the_sync(), prepares)
+        results = await self._until_the_sync()
+        if not self.rings:
+            self.pgconn.exit_pipeline_mode()
+        return self._rows(results, prepares)
 
     async def rung(self) -> None:
         """Return once the bell has rung. Raises `PgError`."""

@@ -282,16 +282,16 @@ class WorkerDriver:
                 self._tasks.start_soon(self._execute, execution, name=task.name)
             case Interrupt(key, why):
                 # It may have ended in this very turn, and only the machine not know it yet.
-                execution = self._executions.get(key)
-                if execution is not None:
+                interrupted = self._executions.get(key)
+                if interrupted is not None:
                     if why is Why.LEASE_LOST:
-                        log.warning("interrupting %s: its lease is lost", execution.task.id)
+                        log.warning("interrupting %s: its lease is lost", interrupted.task.id)
                     elif why is Why.TIMEOUT:
                         _warn(
-                            execution.task,
-                            f"is over its timeout of {execution.task.policy.timeout:g} s",
+                            interrupted.task,
+                            f"is over its timeout of {interrupted.task.policy.timeout:g} s",
                         )
-                    execution.interrupt()
+                    interrupted.interrupt()
             case Disown(worker_id):
                 self._lease.disown(worker_id)
             case Late(task_id):

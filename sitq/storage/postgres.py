@@ -22,7 +22,6 @@ from sitq.protocol.ops import (
     Count,
     Counted,
     Enqueue,
-    Enqueued,
     Failed,
     Fetch,
     Fetched,
@@ -53,7 +52,7 @@ from sitq.storage.policy_column import dump_policy
 from sitq.storage.postgres_arrays import Blobs, Ints, Texts
 from sitq.storage.postgres_schema import refuse_newer
 from sitq.storage.program import Commit, Program, Query, Row, Together
-from sitq.storage.sql import in_turn, ms, new_tasks, reservations, task_row, when
+from sitq.storage.sql import ENQUEUED, in_turn, ms, new_tasks, reservations, task_row, when
 
 
 def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
@@ -75,7 +74,6 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
     elif _leaves_together(asked):
         found = yield from _together(asked, schema)
         if found is not None:
-            yield _COMMIT
             return tuple([found[i] for i in range(len(ops))])
     begin = sql.BEGIN_READING if asked.keys() <= READS else sql.BEGIN
     ((now, version, *_),) = yield Query(begin)
@@ -105,24 +103,31 @@ def _leaves_together(asked: dict[type, list[tuple[int, Any]]]) -> bool:
 def _together(
     asked: dict[type, list[tuple[int, Any]]], schema: str
 ) -> Program[dict[int, Outcome] | None]:
-    """Send all of it at once; return None if it is to be done one by one: an id may be taken."""
+    """Send all of it at once; return None if it is to be done one by one: an id may be taken.
+
+    New tasks alone take their COMMIT along: nothing is to be decided upon before it.
+    """
     settles, reserves = asked.get(Settle, []), asked.get(Reserve, [])
     changes = _changes(settles)
     new = [task for _, op in asked.get(Enqueue, ()) for task in op.tasks]
     enqueues = [Query(sql.ENQUEUE_NEW, _columns_of_new(new))] if new else []
     nexts = [_next_of(op, op.limit, promoted=False) for _, op in reserves]
     begin = (Query(sql.BEGIN_ALONE), Query(sql.LOOK_UP))
+    if asked.keys() == {Enqueue}:
+        alone = yield Together((*begin, *enqueues, Query(sql.COMMIT)), commits=True)
+        return {i: ENQUEUED for i, _ in asked[Enqueue]} if alone else None
     answers = yield Together((*begin, *changes, *enqueues, *nexts))
     if not answers:
         return None
     (now, version, *_) = answers[1][0]
     refuse_newer(version, schema)
     applied = sum(rows[0][0] for rows in answers[2 : 2 + len(changes)])
-    outcomes: dict[int, Outcome] = {i: Enqueued() for i, _ in asked.get(Enqueue, ())}
+    outcomes: dict[int, Outcome] = {i: ENQUEUED for i, _ in asked.get(Enqueue, ())}
     if settles:
         outcomes |= yield from _settled(settles, applied)
     for (i, op), rows in zip(reserves, answers[len(answers) - len(reserves) :], strict=True):
         outcomes[i] = yield from _reserved(op, (), _given(rows), now)
+    yield _COMMIT
     return outcomes
 
 

@@ -28,6 +28,8 @@ from sitq.adapters.base import BatchError
 from sitq.protocol.commit import Blame
 from sitq.protocol.lifecycle import TaskState as S
 from sitq.protocol.ops import (
+    Cancel,
+    Cancelled,
     Completed,
     Count,
     Enqueue,
@@ -216,27 +218,53 @@ def commits_hang(postgres_server):
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = '{}'"
 
 
-@pytest.mark.anyio
-async def test_what_is_cut_off_inside_commit_is_in_doubt_and_can_be_asked_again(
-    backend, postgres_server, database, request
-) -> None:
-    session = await backend.session()
-    request.getfixturevalue("commits_hang")
+@pytest.fixture
+def cut_off_inside_commit(commits_hang, postgres_server, database):
+    """What ends all connections as soon as one of them waits inside a COMMIT."""
 
     def cut_off() -> None:
         while not postgres_server.sql(WAITS.format(database)):
             time.sleep(0.01)
         postgres_server.terminate_connections(database)
 
+    return cut_off
+
+
+@pytest.mark.anyio
+async def test_what_is_cut_off_inside_commit_is_in_doubt_and_can_be_asked_again(
+    backend, postgres_server, request
+) -> None:
+    session = await backend.session()
+    cut_off = request.getfixturevalue("cut_off_inside_commit")
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, cut_off)
         with pytest.raises(CommitUnknownError, match="cut off inside COMMIT"):
-            await session.writer.submit(enqueue("t"))
+            await session.writer.submit(enqueue("t"), Cancel("t"))
     postgres_server.configure(synchronous_standby_names="")
 
-    assert await session.writer.submit(enqueue("t")) == (Enqueued(),)
+    (_, cancelled) = await session.writer.submit(enqueue("t"), Cancel("t"))
+    assert cancelled == Cancelled(S.CANCELLED)
     (counted,) = await session.reader.submit(Count())
-    assert counted.rows == (("default", S.QUEUED, 1),)
+    assert counted.rows == (("default", S.CANCELLED, 1),)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("chosen", [True, False], ids=["chosen", "made"])
+async def test_new_tasks_that_are_cut_off_inside_commit_are_asked_again_and_stored_once(
+    backend, postgres_server, request, chosen
+) -> None:
+    """Under the same ids, whoever made them: nobody is left in doubt by a server that comes back."""
+    session = await backend.session()
+    cut_off = request.getfixturevalue("cut_off_inside_commit")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, cut_off)
+        op = enqueue("a", "b")._replace(may_exist=chosen)
+        assert await session.writer.submit(op) == (Enqueued(),)
+    postgres_server.configure(synchronous_standby_names="")
+    (counted,) = await session.reader.submit(Count())
+    assert counted.rows == (("default", S.QUEUED, 2),)
 
 
 @pytest.mark.anyio

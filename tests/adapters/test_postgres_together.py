@@ -22,6 +22,7 @@ from sitq.protocol.ops import (
     Settle,
     Settled,
 )
+from sitq.storage import postgres_statements as sql
 from torture.proxy import Proxy
 
 
@@ -138,6 +139,50 @@ def test_a_reserve_whose_answer_is_lost_is_in_doubt_and_finds_its_tasks_again(
             assert {task.attempt for task in again.tasks} == {1}
         finally:
             store.close()
+
+
+@pytest.fixture
+def by_proxy(postgres_server, database):
+    """A store whose connections go through a proxy; and the proxy."""
+    with Proxy(postgres_server.socket) as proxy:
+        dsn = postgres_server.dsn(database, where=proxy.where)
+        store = PostgresBackend(dsn, timeout=1.0).open_store()
+        yield store, proxy
+        store.close()
+
+
+def test_new_tasks_whose_answer_is_lost_are_asked_again_and_stored_once(by_proxy) -> None:
+    store, proxy = by_proxy
+    proxy.lose_the_answer()
+    assert store.apply([enqueue("a", "b")]) == (Enqueued(),)
+    proxy.lose_the_request(b"c-d-e")
+    assert store.apply([enqueue("c-d-e")]) == (Enqueued(),)
+    proxy.calm()
+    assert counted(store) == {S.QUEUED: 3}
+
+
+def test_new_tasks_stay_in_doubt_if_the_server_stays_away(by_proxy) -> None:
+    store, proxy = by_proxy
+    store.apply([enqueue("a")])
+    proxy.lose_the_answer()
+    proxy.refuse()
+    with pytest.raises(BatchError) as caught:
+        store.apply([enqueue("t")])
+    assert caught.value.blame is Blame.UNKNOWN
+    proxy.calm()
+    assert counted(store) == {S.QUEUED: 2}
+
+
+def test_new_tasks_stay_in_doubt_if_the_second_answer_is_no(by_proxy, monkeypatch) -> None:
+    """That the second one was refused says nothing of the first."""
+    store, proxy = by_proxy
+    monkeypatch.setattr(sql, "EXISTING", "SELECT FROM nowhere WHERE id = ANY ($1)")
+    proxy.lose_the_answer()
+    with pytest.raises(BatchError) as caught:
+        store.apply([enqueue("t")])
+    assert caught.value.blame is Blame.UNKNOWN
+    proxy.calm()
+    assert counted(store) == {S.QUEUED: 1}
 
 
 def test_a_bell_that_does_not_ring_costs_no_batch(store, monkeypatch) -> None:

@@ -74,9 +74,17 @@ def test_what_was_committed_is_told_with_its_changes_in_their_order(watched) -> 
 def test_a_batch_whose_commit_never_arrived_is_none(watched) -> None:
     watched.proxy.lose_the_request(b"COMMIT\x00")
     with pytest.raises(BatchError) as caught:
-        watched.store.apply([enqueue("a")])
+        watched.store.apply([enqueue("a"), Cancel("nobody")])
     assert caught.value.blame is Blame.UNKNOWN
     assert watched.seen() == [None]
+
+
+def test_one_that_is_asked_again_is_a_batch_of_its_own(watched) -> None:
+    watched.proxy.lose_the_request(b"COMMIT\x00")
+    watched.store.apply([enqueue("a")])
+    watched.proxy.lose_the_answer()
+    watched.store.apply([enqueue("b")])
+    assert watched.seen() == [None, [("a", None, S.QUEUED)], [("b", None, S.QUEUED)], []]
 
 
 def test_a_batch_whose_answer_was_lost_is_one(watched) -> None:
