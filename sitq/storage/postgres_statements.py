@@ -248,7 +248,9 @@ def _settle(move: Move, sets: str, columns: tuple[str, ...] = (), also: str = ""
     """Make *move* for each of many attempts; *columns* are the types of what each brings along.
 
     They are called `v1`, `v2`, and so on. The guard is a CASE, which the planner does not see
-    through: else it may take the index of all that is running for a short cut.
+    through: else it may take the index of all that is running for a short cut. And `= ANY` has the
+    rows be looked up one by one. By a mere `=`, a table that was empty when it was last swept was read
+    from end to end for each batch, however many tasks it had by then.
     """
     arrays = "".join(f", ${n}::{kind}[]" for n, kind in enumerate(columns, 5))
     names = "".join(f", v{n}" for n, _ in enumerate(columns, 1))
@@ -256,7 +258,7 @@ def _settle(move: Move, sets: str, columns: tuple[str, ...] = (), also: str = ""
     UPDATE sitq.tasks SET {moves_to(move)}, {sets}
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]{arrays})
         AS its (its_id, its_seq, its_token, its_worker{names})
-    WHERE id = its_id AND seq = its_seq AND token = its_token AND worker_id = its_worker
+    WHERE id = ANY (ARRAY[its_id]) AND seq = its_seq AND token = its_token AND worker_id = its_worker
         AND CASE WHEN {allows(move)} THEN true END{also}
     """)
 

@@ -1,5 +1,7 @@
 """On Postgres: what a batch costs in round trips, and that the hot path is served by its indexes."""
 
+from itertools import pairwise
+
 import pytest
 
 from sitq.protocol.ops import Completed, Enqueue, Fetch, Reserve, Settle
@@ -11,7 +13,8 @@ from tests.storage.on_postgres import Postgres
 from tests.storage.runs import NOW, new_task, register
 
 QUEUES = Texts(["default"])
-HELD = (Texts(["t"]), Ints([1]), Ints([1]), Texts(["w"]))
+MANY = 300
+HELD = (Texts(["t"] * MANY), Ints([1] * MANY), Ints([1] * MANY), Texts(["w"] * MANY))
 PLANS = {
     "EXISTING": (sql.EXISTING, (Texts(["t"]),), {"tasks_pkey"}),
     "FIND": (sql.FIND, (Texts(["t"]),), {"tasks_pkey"}),
@@ -28,7 +31,7 @@ PLANS = {
         {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
     ),
     "FORGOTTEN": (sql.FORGOTTEN, ("w", Ints([1]), 9), {"tasks_held"}),
-    "COMPLETE": (sql.COMPLETE, (*HELD, Blobs([b"v"])), {"tasks_pkey"}),
+    "COMPLETE": (sql.COMPLETE, (*HELD, Blobs([b"v"] * MANY)), {"tasks_pkey"}),
     "RELEASE": (sql.RELEASE, HELD, {"tasks_pkey"}),
     "STANDING": (sql.STANDING, (Texts(["t"]),), {"tasks_pkey"}),
     "RESCUE": (sql.RESCUE, (Texts(["w"]),), {"tasks_held"}),
@@ -76,6 +79,8 @@ def test_each_statement_goes_by_its_index_and_reads_no_table_as_a_whole(full, na
 
     assert indexes <= {index for index in INDEXES if any(index in line for line in plan)}, plan
     assert not [line for line in plan if "Seq Scan on tasks" in line], plan
+    for scan, condition in pairwise(plan):
+        assert " using tasks_" not in scan or "Index Cond" in condition, plan
     assert any("Tid Scan on tasks" in line for line in plan) is (name in BY_PLACE), plan
 
 
