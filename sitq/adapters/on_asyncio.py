@@ -47,8 +47,7 @@ class AsyncioLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # what anyio gives in its place: to ask anyio itself has each made twice
-        self._scope: type[anyio.CancelScope] = type(anyio.CancelScope())
+        self._scope: type[anyio.CancelScope] | None = None
 
     def time(self) -> float:
         return self._loop.time()
@@ -76,6 +75,8 @@ class AsyncioLoop:
         return future
 
     def scope(self) -> anyio.CancelScope:
+        if self._scope is None:
+            self._scope = type(anyio.CancelScope())  # to ask anyio itself has each made twice
         return self._scope(shield=True)
 
     def watch(self, descriptor: int, readable: Callable[[], object]) -> Callable[[], object]:
