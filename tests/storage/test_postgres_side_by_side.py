@@ -146,6 +146,13 @@ def test_one_id_twice_in_a_batch_is_one_task_whoever_chose_it(postgres) -> None:
     assert postgres.apply(twice) == (Enqueued(), Enqueued(), Conflict("x", S.QUEUED))
 
 
+def test_an_id_that_is_taken_costs_those_who_reserve_along_with_it_nothing(postgres) -> None:
+    postgres.apply([register(), Enqueue((new_task("a"),))])
+    enqueued, reserved = postgres.apply([Enqueue((new_task("a"),)), Reserve("w", ("default",), 9)])
+    assert enqueued == Enqueued()
+    assert [task.id for task in reserved.tasks] == ["a"]
+
+
 def test_who_enqueue_the_same_ids_in_another_order_do_not_wait_for_each_other_crosswise(
     postgres, other, third
 ) -> None:
