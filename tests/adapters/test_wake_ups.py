@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from sitq import SQLiteBackend, TaskQueue, Worker
+from sitq.adapters.committer import Committer
 from sitq.adapters.doorbell import ring
-from sitq.adapters.sqlite import SqliteStore
 from sitq.protocol.ops import Enqueue, Reserve, Settle
 
 pytestmark = pytest.mark.anyio
@@ -30,26 +30,25 @@ async def change_whose() -> str:
 
 @pytest.fixture
 def batches(monkeypatch):
-    """The kinds of ops of every transaction that writes, in this process."""
+    """The kinds of ops of every transaction that writes, once all who asked have their answer."""
     seen = []
-    apply = SqliteStore.apply
+    landed = Committer._landed
 
-    def noting(store, ops):
-        outcomes = apply(store, ops)
+    def noting(committer, batch_id, ops, answer):
+        landed(committer, batch_id, ops, answer)
         kinds = [
             kind.__name__ for kind in (Settle, Enqueue, Reserve) if kind in set(map(type, ops))
         ]
         if kinds:
             seen.append(kinds)
-        return outcomes
 
-    monkeypatch.setattr(SqliteStore, "apply", noting)
+    monkeypatch.setattr(Committer, "_landed", noting)
     return seen
 
 
 async def until(condition) -> None:
     with anyio.fail_after(SOON):
-        while not condition():  # noqa: ASYNC110  # a store in a thread makes it true
+        while not condition():  # noqa: ASYNC110  # what a thread has done makes it true
             await anyio.sleep(0.002)
 
 

@@ -186,6 +186,20 @@ def test_the_wal_stays_bounded_over_many_commits(
     assert count(store) == 150
 
 
+def test_few_commits_that_write_much_are_not_much_behind(open_store, sqlite_path, affected) -> None:
+    """The more is copied at once, the longer all others wait for the lock meanwhile."""
+    store = open_store(durability="normal")
+    sizes = []
+    for batch in range(9):
+        store.apply([enqueue(f"t{batch}-{n}", size=10_000) for n in range(100)])
+        store.tidy()
+        sizes.append(Path(f"{sqlite_path}-wal").stat().st_size)
+
+    a_batch = sizes[0]
+    assert a_batch > 2**20
+    assert max(sizes) <= adapter.CHECKPOINT_AT + a_batch
+
+
 def test_a_long_reader_lets_the_wal_grow_and_its_end_puts_an_end_to_that(
     open_store, sqlite_path, monkeypatch, affected
 ) -> None:
@@ -211,16 +225,56 @@ def test_a_long_reader_lets_the_wal_grow_and_its_end_puts_an_end_to_that(
     assert count(store) == 90
 
 
+@pytest.fixture
+def copies(monkeypatch) -> list[int]:
+    """One for each checkpoint."""
+    made: list[int] = []
+    checkpoint = SqliteStore._checkpoint
+    monkeypatch.setattr(
+        SqliteStore, "_checkpoint", lambda self, db: (made.append(1), checkpoint(self, db))
+    )
+    return made
+
+
+def test_while_a_reader_is_in_the_way_not_every_commit_tries_again(
+    open_store, sqlite_path, monkeypatch, affected, copies
+) -> None:
+    monkeypatch.setattr(adapter, "CHECKPOINT_AT", 1)
+    store = open_store()
+    store.apply([enqueue("first")])
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sitq_tasks").fetchall()
+        for n in range(40):
+            store.apply([enqueue(f"t{n}")])
+            store.tidy()
+        reader.execute("ROLLBACK")
+    assert 3 <= len(copies) <= 6
+
+    copies.clear()
+    for n in range(40, 60):
+        store.apply([enqueue(f"t{n}")])
+        store.tidy()
+    assert len(copies) > 10, "the reader is gone"
+
+
+def test_who_only_reads_copies_nothing(open_store, monkeypatch, affected, copies) -> None:
+    monkeypatch.setattr(adapter, "CHECKPOINT_AT", 1)
+    store = open_store()
+    store.apply([enqueue("a")])
+    store.tidy()
+    copies.clear()
+    for _ in range(10):
+        assert count(store) == 1
+        store.tidy()
+    assert copies == []
+
+
 def test_a_wal_that_was_copied_is_not_copied_again_at_every_commit(
-    open_store, monkeypatch, affected
+    open_store, monkeypatch, affected, copies
 ) -> None:
     """A WAL that begins anew keeps its size: its size alone is no reason to sync twice."""
     monkeypatch.setattr(adapter, "CHECKPOINT_AT", 256 * 1024)
-    copies = []
-    checkpoint = SqliteStore._checkpoint
-    monkeypatch.setattr(
-        SqliteStore, "_checkpoint", lambda self, db: (copies.append(1), checkpoint(self, db))
-    )
     store = open_store(durability="normal")
     for n in range(20):
         store.apply([enqueue(f"big{n}", size=20_000)])
