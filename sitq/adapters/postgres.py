@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar, assert_never
 from sitq.adapters import chance, clocks
 from sitq.adapters.base import BatchError
 from sitq.adapters.bells import Want
+from sitq.adapters.postgres_announced import ARRIVES_WITHIN, new_key
 from sitq.adapters.postgres_connection import (
     Connection,
     PgError,
@@ -33,9 +34,11 @@ from sitq.adapters.postgres_errors import Judgement, NoAnswerError, cannot_conne
 from sitq.adapters.postgres_news import News
 from sitq.exceptions import BackendInUseError, StoreUnreachableError
 from sitq.protocol.commit import Blame
-from sitq.protocol.ops import Enqueue, Op, Outcome
+from sitq.protocol.ops import Enqueue, Op, Outcome, Reserve
 from sitq.storage.postgres import apply_batch
+from sitq.storage.postgres_arrays import Ints
 from sitq.storage.postgres_schema import open_schema
+from sitq.storage.postgres_statements import ARRIVED, AWAIT
 from sitq.storage.program import (
     Change,
     Commit,
@@ -90,7 +93,10 @@ class Talk:
         self._pid = os.getpid()
         self._committing = False
         self._has_committed = False
+        self._looked_at = 0.0
+        self._awaits: Sequence[int] = ()  # what was announced, and is waited for by the next batch
         self._bell: Query | None = None  # which the next COMMIT takes along
+        self._rang = False
         self.news = News(settings)
 
     async def open(self) -> None:
@@ -106,12 +112,14 @@ class Talk:
         """Apply *ops* in one transaction, or raise `BatchError`."""
         if self.news.due_in == 0:
             await self.ring()
-        self._bell = self.news.bell_of(ops)
+        self._bell, self._rang = self.news.bell_of(ops), False
+        if any(type(op) is Reserve for op in ops):
+            self._looked_at, self._awaits = self.settings.announced.since(self._looked_at)
         try:
             outcomes = await self.run(*_ways(ops, self.settings.schema))
         finally:
-            rang, self._bell = self._bell is not None, None
-        self.news.add(ops, outcomes, rang=rang)
+            self._bell = None
+        self.news.add(ops, outcomes, rang=self._rang)
         return outcomes
 
     async def run(
@@ -194,14 +202,27 @@ class Talk:
 
     async def _run(self, connection: Connection, program: Program[T]) -> T:
         self._committing = self._has_committed = False
+        awaits, self._awaits = self._awaits, ()
+        wait = Query(AWAIT, (Ints(awaits),)) if awaits else None
         step = resume(program, None)
+        if wait is not None and not isinstance(step, Together):
+            with contextlib.suppress(PgError):
+                await connection.ask(*wait)
         while not isinstance(step, Done):
             match step:
                 case Query(sql, params):
                     step = resume(program, await connection.ask(sql, params))
                 case Together(queries, commits):
+                    tells = commits and self._bell is not None and await connection.is_direct()
                     self._committing = commits
-                    answers = await self._together(connection, queries, commits=commits)
+                    if tells:
+                        answers = await self._announced(connection, queries)
+                    elif wait is not None:
+                        begin, *rest = queries
+                        answers = await self._together(connection, (begin, wait, *rest))
+                        answers = (*answers[:1], *answers[2:])
+                    else:
+                        answers = await self._together(connection, queries)
                     self._committing = self._has_committed = commits and bool(answers)
                     step = resume(program, answers)
                 case Commit():
@@ -210,23 +231,31 @@ class Talk:
                         await connection.ask("COMMIT")
                     else:
                         await connection.ask_together((_COMMIT,), self._bell)
+                        self._rang = True
                     self._committing = False
                     step = resume(program, ())
                 case Change():
                     raise AssertionError("programs for Postgres change rows by queries")
         return step.value
 
-    async def _together(
-        self, connection: Connection, queries: Sequence[Query], *, commits: bool
-    ) -> Sequence[Row]:
+    async def _announced(self, connection: Connection, queries: Sequence[Query]) -> Sequence[Row]:
+        """Send all of them, and have others told ahead of it; see `Announced`."""
+        key, began_at = new_key(), clocks.monotonic()
+        ahead, arrived = self.news.announcement(key), Query(ARRIVED, (key,))
+        answers = await self._together(connection, (*ahead, *queries, arrived))
+        if not answers:  # the lock may be there, and what comes in their place tells of itself
+            await connection.ask(*arrived)
+            return ()
+        self._rang = clocks.monotonic() < began_at + ARRIVES_WITHIN
+        return answers[len(ahead) : -1]
+
+    async def _together(self, connection: Connection, queries: Sequence[Query]) -> Sequence[Row]:
+        """Send all of them; return nothing if one has failed, and none has changed anything."""
         try:
-            return await connection.ask_together(queries, self._bell if commits else None)
+            return await connection.ask_together(queries)
         except PgError:
             if connection.is_lost:
                 raise
-            if connection.rings:
-                with contextlib.suppress(PgError):  # it came after what had failed
-                    await connection.rung()
             await connection.ask("ROLLBACK")
             return ()
 

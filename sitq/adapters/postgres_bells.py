@@ -103,8 +103,12 @@ class _Listener:
                 stands = connection.look()
                 for payload in connection.heard():
                     origin, *ids = payload.decode("utf-8", "replace").split("\n")
-                    if origin != self._settings.origin:
-                        self._ring(ids)
+                    if origin == self._settings.origin:
+                        continue
+                    if self._want is Want.WORK:
+                        for key in ids:
+                            self._settings.announced.add(key)
+                    self._ring(ids)
 
     def _ring(self, ids: Sequence[str]) -> None:
         with contextlib.suppress(OSError):  # it has been rung often enough

@@ -11,7 +11,7 @@ import re
 import select
 import struct
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
@@ -21,6 +21,7 @@ from psycopg.adapt import Buffer, Dumper, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
+from sitq.adapters.postgres_announced import Announced
 from sitq.storage.postgres_arrays import Blobs, Ints, Texts
 from sitq.storage.program import Query, Row
 
@@ -44,7 +45,8 @@ DEFAULTS: Final[dict[str, str]] = {
 class PostgresSettings:
     """*timeout* in seconds; without *prepare* no statement outlives its transaction.
 
-    *origin* is whom hints come from: nobody is told of what was done here.
+    *origin* is whom hints come from: nobody is told of what was done here. *announced* is what was
+    heard of the batches of others.
     """
 
     dsn: str
@@ -53,6 +55,7 @@ class PostgresSettings:
     prepare: bool = True
     listen: bool = True
     origin: str = ""
+    announced: Announced = field(default_factory=Announced, compare=False, repr=False)
 
     def public(self) -> "PostgresSettings":
         """Return the same without a password."""
@@ -106,6 +109,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         self._planned: set[bytes] = set()
         self._bell_prepares: Sequence[bytes | None] = ()
         self.rings = False
+        self._is_direct: bool | None = None
 
     async def wait(
         self,
@@ -158,6 +162,13 @@ class Connection(psycopg.AsyncConnection[Row]):
         self.pgconn.exit_pipeline_mode()
         self.rings = False
         self._rows(results, self._bell_prepares)
+
+    async def is_direct(self) -> bool:
+        """Say whether its session is ours alone: no pooler gives it to others, with our locks."""
+        if self._is_direct is None:
+            ((pid,),) = await self.ask("SELECT pg_backend_pid()")
+            self._is_direct = bool(pid == self.announced_pid)
+        return self._is_direct
 
     async def _be_ready(self) -> None:
         if self.rings:

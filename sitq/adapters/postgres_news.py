@@ -1,5 +1,6 @@
 """What is told to other processes of what was committed: by NOTIFY, after the batch.
 
+A few new tasks that are alone in their batch are told of ahead of it: see `postgres_announced`.
 That tasks have ended is told only if somebody wants to hear of it, which is looked up now and then.
 """
 
@@ -10,9 +11,15 @@ from sitq.adapters import clocks
 from sitq.adapters.bells import Want
 from sitq.adapters.hints import ended_by, gives_work
 from sitq.adapters.postgres_connection import Connection, PostgresSettings
-from sitq.protocol.ops import Op, Outcome
+from sitq.protocol.ops import Enqueue, Op, Outcome
 from sitq.storage.postgres_arrays import Texts
-from sitq.storage.postgres_statements import RING, RING_IF_WANTED
+from sitq.storage.postgres_statements import (
+    ANNOUNCE,
+    BEGIN_ALONE,
+    COMMIT,
+    RING,
+    RING_IF_WANTED,
+)
 from sitq.storage.program import Query
 
 LONGEST_PAYLOAD: Final = 7000
@@ -20,6 +27,8 @@ LONGEST_PAYLOAD: Final = 7000
 MOST_IDS: Final = 10_000
 RING_EVERY: Final = 0.01
 """Seconds between two rings, where one batch follows upon the other."""
+MOST_TOGETHER: Final = 100
+"""New tasks of a batch that goes together with its bell: no longer than that takes, others wait."""
 LOOK_EVERY: Final = 0.05
 """Seconds for which ends are collected, where nobody wanted to hear of the last ones."""
 
@@ -51,7 +60,13 @@ class News:
     def bell_of(self, ops: Sequence[Op]) -> Query | None:
         """Return what tells of *ops*, if it may be told at once: it goes along with the COMMIT."""
         due = clocks.monotonic() >= self._rang_at + RING_EVERY
-        return self._ring() if due and self._settings.listen and gives_work(ops, ()) else None
+        tells = due and self._settings.listen and gives_work(ops, ())
+        return self._ring() if tells and _new_tasks(ops) <= MOST_TOGETHER else None
+
+    def announcement(self, key: int) -> Sequence[Query]:
+        """Return what tells of a batch ahead of it."""
+        about = channel(self._settings.schema, Want.WORK), f"{self._settings.origin}\n{key}", key
+        return Query(BEGIN_ALONE), Query(ANNOUNCE, about), Query(COMMIT)
 
     def _ring(self) -> Query:
         return Query(RING, (channel(self._settings.schema, Want.WORK), self._settings.origin))
@@ -88,6 +103,10 @@ class News:
             ((told,),) = await connection.ask(RING_IF_WANTED, about)
             if not told:
                 self._unwanted_at = clocks.monotonic()
+
+
+def _new_tasks(ops: Sequence[Op]) -> int:
+    return sum(len(op.tasks) for op in ops if type(op) is Enqueue)
 
 
 def _payloads(origin: str, ids: Sequence[str]) -> list[str]:

@@ -30,6 +30,8 @@ PASSED_OVER: Final = 20
 # them waits no longer than that.
 IDLE_LIMIT_MS: Final = 5_000
 LOCK_LIMIT_MS: Final = 5_000
+AWAIT_LIMIT_MS: Final = 100
+"""How long a reserve waits for what was announced."""
 
 # Settings are made for this transaction alone: behind a pooler, the next may be somebody else's.
 # The time is one of them, for the statements that are sent before it has been answered. On a schema
@@ -388,6 +390,16 @@ LISTENERS: Final = 1936290930
 # transactions of their own, after the batch: that lock is then never held while a disk is waited
 # for.
 RING: Final = "SELECT pg_notify($1, $2)"
+
+# What was announced holds its lock from here until it is committed.
+ANNOUNCE: Final = "SELECT pg_advisory_lock($3), pg_notify($1, $2)"
+ARRIVED: Final = "SELECT pg_advisory_unlock($1)"
+
+# Who looks for what was announced waits for that, but not for long: it has other things to do.
+AWAIT: Final = f"""
+    SELECT set_config('lock_timeout', '{AWAIT_LIMIT_MS}', true), pg_advisory_xact_lock_shared(key)
+    FROM unnest($1::bigint[]) AS key
+"""
 
 RING_IF_WANTED: Final = f"""
     SELECT count(pg_notify($1, body)) FROM unnest($2::text[]) AS body WHERE EXISTS (
