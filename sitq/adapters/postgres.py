@@ -37,6 +37,7 @@ from sitq.protocol.commit import Blame
 from sitq.protocol.ops import Enqueue, Op, Outcome, Reserve
 from sitq.storage.postgres import apply_batch
 from sitq.storage.postgres_arrays import Ints
+from sitq.storage.postgres_front import Front
 from sitq.storage.postgres_schema import open_schema
 from sitq.storage.postgres_statements import ARRIVED, AWAIT
 from sitq.storage.program import (
@@ -97,6 +98,7 @@ class Talk:
         self._awaits: Sequence[int] = ()  # what was announced, and is waited for by the next batch
         self._bell: Query | None = None  # which the next COMMIT takes along
         self._rang = False
+        self._front = Front()
         self.news = News(settings)
 
     async def open(self) -> None:
@@ -116,7 +118,7 @@ class Talk:
         if any(type(op) is Reserve for op in ops):
             self._looked_at, self._awaits = self.settings.announced.since(self._looked_at)
         try:
-            outcomes = await self.run(*_ways(ops, self.settings.schema))
+            outcomes = await self.run(*_ways(ops, self.settings.schema, self._front))
         finally:
             self._bell = None
         self.news.add(ops, outcomes, rang=self._rang)
@@ -260,6 +262,7 @@ class Talk:
             return ()
 
     async def _roll_back(self, connection: Connection) -> None:
+        self._front.forget_all()  # what was given is not
         try:
             await connection.ask("ROLLBACK")
         except Exception:  # noqa: BLE001  # what had failed before says more
@@ -285,6 +288,7 @@ class Talk:
 
     def drop(self) -> None:
         """Let go of the connection."""
+        self._front.forget_all()
         connection, self.connection = self.connection, None
         if connection is not None and self._pid == os.getpid():
             if self._before_drop is not None:
@@ -295,7 +299,7 @@ class Talk:
 _Way: TypeAlias = Callable[[], Program[tuple[Outcome, ...]]]
 
 
-def _ways(ops: Sequence[Op], schema: str) -> list[_Way]:
+def _ways(ops: Sequence[Op], schema: str, front: Front) -> list[_Way]:
     """Return how *ops* are applied, and if they only enqueue, how that is done once it is in doubt.
 
     Whoever asks under the same ids waits for the fate of the first, and changes nothing if it was
@@ -303,7 +307,7 @@ def _ways(ops: Sequence[Op], schema: str) -> list[_Way]:
     """
     again = [op._replace(may_exist=True) for op in ops if type(op) is Enqueue]
     asked = (ops, again) if len(again) == len(ops) else (ops,)
-    return [partial(apply_batch, each, schema) for each in asked]
+    return [partial(apply_batch, each, schema, front) for each in asked]
 
 
 _COMMIT: Final = Query("COMMIT")

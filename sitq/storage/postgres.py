@@ -50,16 +50,20 @@ from sitq.protocol.ops import (
 from sitq.storage import postgres_statements as sql, postgres_workers as workers
 from sitq.storage.policy_column import dump_policy
 from sitq.storage.postgres_arrays import Blobs, Ints, Texts
+from sitq.storage.postgres_front import BEGINNING, Front, Place
 from sitq.storage.postgres_schema import refuse_newer
 from sitq.storage.program import Commit, Program, Query, Row, Together
 from sitq.storage.sql import ENQUEUED, in_turn, ms, new_tasks, reservations, task_row, when
 
 
-def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
+def apply_batch(
+    ops: Sequence[Op], schema: str, front: Front | None = None
+) -> Program[tuple[Outcome, ...]]:
     """Apply *ops* in one transaction; return their outcomes, in the order of *ops*.
 
-    *schema* is for messages.
+    *schema* is for messages. *front* is what the same connection has found so far.
     """
+    front = front or Front()
     outcomes: dict[int, Outcome] = {}
     asked: dict[type, list[tuple[int, Any]]] = {}
     for i, op in enumerate(ops):
@@ -68,11 +72,11 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
         outcomes |= yield from _fetch(asked[Fetch], 0)
         return tuple([outcomes[i] for i in range(len(ops))])
     if len(ops) == 1 and isinstance(op := ops[0], Reserve) and op.known is None:
-        outcome = yield from _reserve_alone(op, schema)
+        outcome = yield from _reserve_alone(op, schema, front)
         if outcome is not None:
             return (outcome,)
     elif _leaves_together(asked):
-        found = yield from _together(asked, schema)
+        found = yield from _together(asked, schema, front)
         if found is not None:
             return tuple([found[i] for i in range(len(ops))])
     begin = sql.BEGIN_READING if asked.keys() <= READS else sql.BEGIN
@@ -80,7 +84,8 @@ def apply_batch(ops: Sequence[Op], schema: str) -> Program[tuple[Outcome, ...]]:
     refuse_newer(version, schema)
     for kind, program in _IN_ORDER:
         if kind in asked:
-            outcomes |= yield from program(asked[kind], now)
+            more = (front,) if kind is Prune else ()
+            outcomes |= yield from program(asked[kind], now, *more)
     yield _COMMIT
     return tuple([outcomes[i] for i in range(len(ops))])
 
@@ -101,7 +106,7 @@ def _leaves_together(asked: dict[type, list[tuple[int, Any]]]) -> bool:
 
 
 def _together(
-    asked: dict[type, list[tuple[int, Any]]], schema: str
+    asked: dict[type, list[tuple[int, Any]]], schema: str, front: Front
 ) -> Program[dict[int, Outcome] | None]:
     """Send all of it at once; return None if it is to be done one by one: an id may be taken.
 
@@ -111,7 +116,8 @@ def _together(
     changes = _changes(settles)
     new = [task for _, op in asked.get(Enqueue, ()) for task in op.tasks]
     enqueues = [Query(sql.ENQUEUE_NEW, _columns_of_new(new))] if new else []
-    nexts = [_next_of(op, op.limit, promoted=False) for _, op in reserves]
+    places = [front.of(op.queues[0]) if len(op.queues) == 1 else None for _, op in reserves]
+    nexts = [_next_of(op, op.limit, place=it) for (_, op), it in zip(reserves, places, strict=True)]
     begin = (Query(sql.BEGIN_ALONE), Query(sql.LOOK_UP))
     if asked.keys() == {Enqueue}:
         alone = yield Together((*begin, *enqueues, Query(sql.COMMIT)), commits=True)
@@ -125,18 +131,21 @@ def _together(
     outcomes: dict[int, Outcome] = {i: ENQUEUED for i, _ in asked.get(Enqueue, ())}
     if settles:
         outcomes |= yield from _settled(settles, applied)
-    for (i, op), rows in zip(reserves, answers[len(answers) - len(reserves) :], strict=True):
-        outcomes[i] = yield from _reserved(op, (), _given(rows), now)
+    its = zip(reserves, places, answers[len(answers) - len(reserves) :], strict=True)
+    for (i, op), place, rows in its:
+        given = yield from _all_given(op, _given(rows), now, place)
+        _note(op, given, front)
+        outcomes[i] = yield from _reserved(op, given, now)
     yield _COMMIT
     return outcomes
 
 
-def _reserve_alone(op: Reserve, schema: str) -> Program[Outcome | None]:
+def _reserve_alone(op: Reserve, schema: str, front: Front) -> Program[Outcome | None]:
     """Send it with its COMMIT; return None if it is to be done one by one.
 
     Whether it was committed may not be known then; a worker asks again with what it has (`known`).
     """
-    asks = sql.BEGIN_ALONE, sql.LOOK_UP, _next_of(op, op.limit, promoted=False), sql.COMMIT
+    asks = sql.BEGIN_ALONE, sql.LOOK_UP, _next_of(op, op.limit), sql.COMMIT
     queries = tuple([ask if isinstance(ask, Query) else Query(ask) for ask in asks])
     answers = yield Together(queries, commits=True)
     if not answers:
@@ -146,7 +155,8 @@ def _reserve_alone(op: Reserve, schema: str) -> Program[Outcome | None]:
     given = _given(answers[2])
     if given.waits_for_promotion(now):
         return None  # and nothing was given yet
-    outcome, damaged = _given_out(op, given, given.rows, now)
+    _note(op, given, front)
+    outcome, damaged = _given_out(op, given, now)
     if damaged:
         yield Query(sql.BEGIN)
         yield from _settle(damaged, now)
@@ -234,7 +244,10 @@ def _cancel(cancels: list[tuple[int, Cancel]], now: int) -> Program[dict[int, Ou
 
 
 class _Given(NamedTuple):
-    """What a reserve found: whether the worker is there, when the next task is due, and tasks."""
+    """What a reserve found: whether the worker is there, when the next task is due, and tasks.
+
+    They come in turn.
+    """
 
     registered: bool
     due_at: int | None
@@ -242,6 +255,10 @@ class _Given(NamedTuple):
 
     def waits_for_promotion(self, now: int) -> bool:
         return self.registered and self.due_at is not None and self.due_at <= now
+
+    def beside(self, rows: Sequence[Row]) -> "_Given":
+        """Return the same with *rows* as well."""
+        return self._replace(rows=in_turn([*self.rows, *rows])) if rows else self
 
 
 def _reserve(reserves: list[tuple[int, Reserve]], now: int) -> Program[dict[int, Outcome]]:
@@ -257,40 +274,57 @@ def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
         yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
         known = Ints(op.known)
         forgotten = yield Query(sql.FORGOTTEN, (op.worker_id, known, op.limit))
-    rows = yield _next_of(op, op.limit - len(forgotten), promoted=False)
-    return (yield from _reserved(op, forgotten, _given(rows), now))
+    rest = op._replace(limit=op.limit - len(forgotten))
+    given = yield from _all_given(rest, _given((yield _next_of(op, rest.limit))), now, None)
+    return (yield from _reserved(op, given.beside(forgotten), now))
 
 
-def _reserved(op: Reserve, forgotten: Sequence[Row], given: _Given, now: int) -> Program[Outcome]:
+def _all_given(op: Reserve, given: _Given, now: int, place: Place | None) -> Program[_Given]:
+    """Return what is given once what has become due is there, and what is before *place*."""
     if given.waits_for_promotion(now):
         yield Query(sql.PROMOTE, (Texts(op.queues), now))
-        given = _given((yield _next_of(op, op.limit - len(forgotten), promoted=True)))
-    outcome, damaged = _given_out(op, given, [*forgotten, *given.rows], now)
+        return _given((yield _next_of(op, op.limit, promoted=True)))
+    if place is not None and given.registered and len(given.rows) < op.limit:
+        before = yield _next_of(op, op.limit - len(given.rows))
+        return given.beside(_given(before).rows)
+    return given
+
+
+def _note(op: Reserve, given: _Given, front: Front) -> None:
+    if len(op.queues) == 1:
+        front.gave(op.queues[0], given.rows, op.limit)
+
+
+def _reserved(op: Reserve, given: _Given, now: int) -> Program[Outcome]:
+    outcome, damaged = _given_out(op, given, now)
     if damaged:
         yield from _settle(damaged, now)
     return outcome
 
 
-def _given_out(
-    op: Reserve, given: _Given, rows: Sequence[Row], now: int
-) -> tuple[Outcome, list[tuple[int, Settle]]]:
+def _given_out(op: Reserve, given: _Given, now: int) -> tuple[Outcome, list[tuple[int, Settle]]]:
     """Return what the worker is told, and how those are put aside that it is not given."""
     if not given.registered:
         return Unregistered(), []
-    tasks, damaged = reservations(in_turn(rows), op.worker_id)
-    if given.due_at is None or len(rows) == op.limit:
+    tasks, damaged = reservations(given.rows, op.worker_id)
+    if given.due_at is None or len(given.rows) == op.limit:
         return Reserved(tasks), damaged
     return Reserved(tasks, max(0, given.due_at - now) / 1000), damaged
 
 
-def _next_of(op: Reserve, limit: int, *, promoted: bool) -> Query:
-    statement = sql.RESERVE if len(op.queues) == 1 else sql.RESERVE_FROM_SEVERAL
-    return Query(statement, (op.worker_id, Texts(op.queues), limit, promoted))
+def _next_of(
+    op: Reserve, limit: int, *, promoted: bool = False, place: Place | None = None
+) -> Query:
+    about = op.worker_id, Texts(op.queues), limit, promoted
+    if place is not None:
+        return Query(sql.RESERVE_FROM_THERE, (*about, *place))
+    return Query(sql.RESERVE if len(op.queues) == 1 else sql.RESERVE_FROM_SEVERAL, about)
 
 
 def _given(rows: Sequence[Row]) -> _Given:
     registered, due_at, *_ = rows[0]
-    return _Given(registered, due_at, [row[2:] for row in rows if row[2] is not None])
+    given = in_turn([row[2:] for row in rows if row[2] is not None])
+    return _Given(registered, due_at, given)
 
 
 # -- settle ----------------------------------------------------------------------------
@@ -380,10 +414,12 @@ def _unpark(unparks: list[tuple[int, Unpark]], now: int) -> Program[dict[int, Ou
     return outcomes
 
 
-def _prune(prunes: list[tuple[int, Prune]], now: int) -> Program[dict[int, Outcome]]:
+def _prune(prunes: list[tuple[int, Prune]], now: int, front: Front) -> Program[dict[int, Outcome]]:
     outcomes: dict[int, Outcome] = {}
     for i, op in prunes:
-        ((count,),) = yield Query(sql.PRUNE, (now - ms(op.older_than), op.limit))
+        about = front.pruned_to, now - ms(op.older_than), op.limit
+        ((count, latest),) = yield Query(sql.PRUNE, about)
+        front.pruned_to = latest if count == op.limit else BEGINNING
         outcomes[i] = Pruned(count)
     return outcomes
 

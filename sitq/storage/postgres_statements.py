@@ -194,6 +194,24 @@ RESERVE: Final = _RESERVE.replace(
         ) AS first""",
 )
 
+# The same from one place on, $5 and $6, for who knows that there is nothing before it: see
+# `postgres_front`. What is more urgent is looked for all the same.
+_FROM_THERE: Final = f"""SELECT place FROM (
+                SELECT ctid AS place FROM sitq.tasks WHERE {_MAY_BE_GIVEN} AND @where
+                ORDER BY priority DESC, seq LIMIT (SELECT tasks FROM allowed)
+                FOR UPDATE SKIP LOCKED
+            ) AS its"""
+RESERVE_FROM_THERE: Final = _RESERVE.replace(
+    "@next",
+    f"""SELECT first.place FROM unnest($2::text[]) AS asked (its_queue)
+        CROSS JOIN LATERAL (
+            {_FROM_THERE.replace("@where", "priority > $5")}
+            UNION ALL {_FROM_THERE.replace("@where", "priority = $5 AND seq >= $6")}
+            UNION ALL {_FROM_THERE.replace("@where", "priority < $5")}
+            LIMIT (SELECT tasks FROM allowed)
+        ) AS first""",
+)
+
 # Of several queues, none is locked that is not taken: others would pass it over meanwhile, and find
 # nothing. So the first of each queue are looked at, and locked by the order of all of them. Where so
 # many of them were locked by others that some are missing, the rest comes queue by queue.
@@ -363,13 +381,17 @@ UNPARK: Final = _count(f"""
 """)
 
 # The task that was numbered last stays, as it does in the other stores.
-PRUNE: Final = _count(f"""
-    DELETE FROM sitq.tasks WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM sitq.tasks WHERE {HAS_ENDED} AND finished_ms <= $1
-            AND seq <> (SELECT last_value FROM sitq.task_numbers)
-        ORDER BY finished_ms LIMIT $2 FOR UPDATE SKIP LOCKED
-    ))
-""")
+PRUNE: Final = f"""
+    WITH pruned AS (
+        DELETE FROM sitq.tasks WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM sitq.tasks
+            WHERE {HAS_ENDED} AND finished_ms >= $1 AND finished_ms <= $2
+                AND seq <> (SELECT last_value FROM sitq.task_numbers)
+            ORDER BY finished_ms LIMIT $3 FOR UPDATE SKIP LOCKED
+        )) RETURNING finished_ms
+    )
+    SELECT count(*), max(finished_ms) FROM pruned
+"""
 
 FETCH: Final = """
     SELECT id, name, queue, state, attempt, crashes, enqueued_ms, started_ms, finished_ms,

@@ -25,6 +25,11 @@ PLANS = {
         ("w", QUEUES, 100, False),
         {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
     ),
+    "RESERVE_FROM_THERE": (
+        sql.RESERVE_FROM_THERE,
+        ("w", QUEUES, 100, False, 0, 5),
+        {"tasks_scheduled", "tasks_suspects", "tasks_queued"},
+    ),
     "RESERVE_FROM_SEVERAL": (
         sql.RESERVE_FROM_SEVERAL,
         ("w", Texts(["default", "other"]), 100, False),
@@ -37,12 +42,12 @@ PLANS = {
     "RESCUE": (sql.RESCUE, (Texts(["w"]),), {"tasks_held"}),
     "ASKED_TO_STOP": (sql.ASKED_TO_STOP, ("w",), {"tasks_held"}),
     "UNPARK": (sql.UNPARK, (Texts(["x"]),), {"tasks_parked"}),
-    "PRUNE": (sql.PRUNE, (5, 100), {"tasks_ended"}),
+    "PRUNE": (sql.PRUNE, (0, 5, 100), {"tasks_ended"}),
     "FETCH": (sql.FETCH, (Texts(["t"]),), {"tasks_pkey"}),
 }
 
 
-BY_PLACE = {"PROMOTE", "RESERVE", "RESERVE_FROM_SEVERAL", "PRUNE"}
+BY_PLACE = {"PROMOTE", "RESERVE", "RESERVE_FROM_THERE", "RESERVE_FROM_SEVERAL", "PRUNE"}
 """They find rows by an index, and change those very rows."""
 
 
@@ -82,6 +87,17 @@ def test_each_statement_goes_by_its_index_and_reads_no_table_as_a_whole(full, na
     for scan, condition in pairwise(plan):
         assert " using tasks_" not in scan or "Index Cond" in condition, plan
     assert any("Tid Scan on tasks" in line for line in plan) is (name in BY_PLACE), plan
+
+
+def test_who_knows_where_to_look_begins_there(full) -> None:
+    statement, params, _ = PLANS["RESERVE_FROM_THERE"]
+    full.ask(sql.BEGIN)
+    plan = [line for (line,) in full.ask(f"EXPLAIN {statement}", params)]
+    full.ask("ROLLBACK")
+    found = [line for line in plan if "Index Cond" in line and "priority" in line]
+    assert ["priority > " in line for line in found] == [True, False, False]
+    assert ["seq >= " in line for line in found] == [False, True, False]
+    assert ["priority < " in line for line in found] == [False, False, True]
 
 
 INDEXES = {index for _, _, indexes in PLANS.values() for index in indexes}
