@@ -5,9 +5,10 @@ table is swept; so does one that is forgotten, in the index of those that have e
 from the beginning steps over all of them: after a million, that takes longer than all the rest. So who
 has taken many looks from where it has found the last ones.
 
-The promise: order is kept, but for a task that comes back (it is tried again, its worker has died)
-while many of its priority are given out, one batch after the other. It may have to wait for as many
-as `LOOK_AGAIN_AFTER` that came after it. Where a queue runs out, nothing waits.
+The promise: order is kept, but for a task that comes behind that place while many of its priority
+are given out, one batch after the other: it is tried again, its worker has died, or others that were
+numbered after it were committed first. It may have to wait for as many as `LOOK_AGAIN_AFTER` of those
+that should come later. Where a queue runs out, nothing waits.
 """
 
 from collections.abc import Sequence
