@@ -51,8 +51,11 @@ class Sitq(Peer):
 
 
 class OnPostgres(Sitq):
+    """*place*: behind a #, it may name a schema."""
+
     def __init__(self, place: str) -> None:
-        super().__init__(place, PostgresBackend(place))
+        url, _, schema = place.partition("#")
+        super().__init__(url, PostgresBackend(url, schema=schema or "sitq"))
 
     async def fill(self, count: int) -> None:
         if count <= MANY:

@@ -200,14 +200,17 @@ def test_too_few_tasks_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruned", [False, True], ids=["kept", "pruned"])
-def test_a_soak_shows_each_stretch_beside_the_first(pruned) -> None:
+def test_a_soak_shows_each_stretch_beside_one_on_a_new_table(pruned) -> None:
     if Postgres.program() is None:
         pytest.skip("there is no Postgres server here")
     lines = soak.report(300, pruned=pruned, stretch=100).splitlines()
 
-    stretches = [line.split(" | ") for line in lines[2:6]]
-    assert [one[0] for one in stretches] == ["| 100", "| 200", "| 300", "| 400"]
-    rows = [int(one[4]) for one in stretches]
-    assert rows[3] < 400 if pruned else rows == [100, 200, 300, 400]
-    assert lines[-2].startswith("last / first: enqueued ")
-    assert lines[-1].startswith("once it was swept / first: enqueued ")
+    stretches = [line.split(" | ") for line in lines[2:-4]]
+    assert [one[0] for one in stretches] == [f"| {n}00" for n in range(1, 9)]
+    rows = [int(one[7]) for one in stretches]
+    assert max(rows) <= 100 if pruned else rows == [100 * n for n in range(1, 9)]
+    assert [line.partition(",")[0] for line in lines[-3:]] == [
+        "before the first sweep",
+        "in the second half",
+        "once it was swept",
+    ]
