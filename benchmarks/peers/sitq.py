@@ -1,5 +1,6 @@
 """sitq itself, on a file and on Postgres."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class Sitq(Peer):
         return await self._queue.result(handle)
 
     async def work(self, slots: int) -> None:
+        """Work as `sitq worker` does: full collections of garbage pass over what was imported."""
+        gc.collect()
+        gc.freeze()
+        await self.work_beside(slots)
+
+    async def work_beside(self, slots: int) -> None:
         await Worker(self._backend, max_concurrency=slots).start()
 
 

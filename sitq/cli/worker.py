@@ -5,6 +5,7 @@ are heard by the event loop, the third where it arrives: see `stop_signals`.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
@@ -190,6 +191,7 @@ async def _run(
         await tasks.start(_listen, worker, grace, say, opening)
         try:
             if await _open(worker, say, opening):
+                _keep_for_good()
                 if ready is not None:
                     ready()
                 await (worker.drain() if drain else worker.start())
@@ -222,6 +224,16 @@ async def _open(worker: Worker, say: Callable[[str], None], opening: anyio.Cance
                 return True
             await anyio.sleep(OPEN_AGAIN)
     return False
+
+
+def _keep_for_good() -> None:
+    """Have the garbage collector leave alone what was imported: it stays until the end.
+
+    At full pace it looks at everything twice a second. Without a single module of an application,
+    each time takes 8 ms in which no task goes on, and 0.4 if it need not look at what is here now.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _has_opened(worker: Worker) -> bool:

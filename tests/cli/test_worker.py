@@ -13,6 +13,7 @@ from sitq import SQLiteBackend, SyncTaskQueue
 from tests.cli.conftest import contents, wait_for
 
 MODULE = """
+    import gc
     import time
     from pathlib import Path
 
@@ -32,6 +33,10 @@ MODULE = """
     @queue.task
     async def greet(name: str) -> str:
         return "hello " + name
+
+    @queue.task
+    async def is_collectable() -> bool:
+        return any(each is greet for each in gc.get_objects())
 
     @queue.task
     async def rest(mark: str) -> None:
@@ -112,6 +117,13 @@ def test_it_runs_the_tasks_of_a_queue_or_a_worker(shell, shop, queue, target, lo
     shell.run("worker", target, "--app-dir", ".", "--drain", *loop)
     assert [queue.result(id_, timeout=0) for id_ in ids] == ["hello Ann", "hello Bob"]
     assert not list((shell.folder / "tasks.db-workers").iterdir())
+
+
+def test_full_collections_of_garbage_leave_alone_what_was_imported(shell, shop, queue) -> None:
+    task_id = queue.enqueue(shop.is_collectable)
+
+    shell.run("worker", "shop:queue", "--app-dir", ".", "--drain")
+    assert queue.result(task_id, timeout=0) is False
 
 
 def test_its_options_reach_the_worker(shell, shop, queue) -> None:
