@@ -50,6 +50,7 @@ from sitq.storage import sqlite_statements as sql, sqlite_workers as workers
 from sitq.storage.program import Change, Commit, Program, Query, Row
 from sitq.storage.sql import ENQUEUED, in_turn, ms, new_tasks, reservations, task_row
 from sitq.storage.sqlite_inserts import inserts
+from sitq.storage.sqlite_runs import runs
 
 
 def apply_batch(ops: Sequence[Op], now: Moment) -> Program[tuple[Outcome, ...]]:
@@ -156,7 +157,8 @@ def _take(op: Reserve, limit: int, now: Moment, look: _Look) -> Program[Sequence
         params.append(limit)
     rows = yield Query(sql.next_statement(len(op.queues), next_), params)
     if rows:
-        yield Change(sql.TAKE, [(op.worker_id, now.wall_ms, row[0]) for row in rows])
+        taken = runs([(row[0], None) for row in rows])
+        yield Change(sql.TAKE, [(op.worker_id, now.wall_ms, *run[:2]) for run in taken])
     # as they stand now: with the next token, and one attempt more
     return [(*row[:1], row[1] + 1, *row[2:5], row[5] + 1, *row[6:]) for row in rows]
 
@@ -174,9 +176,20 @@ def _look_for(op: Reserve) -> Program[_Look]:
 
 def _settle(settles: list[tuple[int, Settle]], now: Moment) -> Program[dict[int, Outcome]]:
     changes: dict[str, list[tuple[Any, ...]]] = {}
+    completed: list[tuple[int, tuple[bytes, int, str]]] = []
     for _, op in settles:
-        for statement, values in _verdict_changes(op, now):
+        verdict = op.verdict
+        if isinstance(verdict, Completed):
+            completed.append((op.key.seq, (verdict.value, op.key.token, op.worker_id)))
+            continue
+        for statement, values in _verdict_changes(verdict, now):
             changes.setdefault(statement, []).append((*values, *op.key, op.worker_id))
+    if completed:
+        completed.sort()
+        changes[sql.COMPLETE] = [
+            (now.wall_ms, value, first, last, token, worker_id)
+            for first, last, (value, token, worker_id) in runs(completed)
+        ]
     applied = 0
     for statement, rows in changes.items():
         ((changed,),) = yield Change(statement, rows)
@@ -190,10 +203,10 @@ def _settle(settles: list[tuple[int, Settle]], now: Moment) -> Program[dict[int,
     return {i: Settled(op.key in standing) for i, op in settles}
 
 
-def _verdict_changes(op: Settle, now: Moment) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    match op.verdict:
-        case Completed(value):
-            return [(sql.COMPLETE, (now.wall_ms, value))]
+def _verdict_changes(
+    verdict: Failed | Aborted | RetryIn | Released | Parked, now: Moment
+) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    match verdict:
         case Failed(failure):
             error = (failure.error, failure.error_type, failure.traceback, failure.reason)
             return [(sql.FAIL, (now.wall_ms, *error))]
@@ -213,7 +226,7 @@ def _verdict_changes(op: Settle, now: Moment) -> Iterable[tuple[str, tuple[Any, 
         case Parked(stamp, text):
             return [(sql.ABORT_IF_ASKED, (now.wall_ms,)), (sql.PARK, (stamp, text))]
         case _:
-            assert_never(op.verdict)
+            assert_never(verdict)
 
 
 # -- upkeep and reading ----------------------------------------------------------------

@@ -59,13 +59,14 @@ NEXT_WITH_ONE_SUSPECT: Final = f"""
         ORDER BY priority DESC, seq LIMIT ?
 """
 
-# By its key: a `RETURNING`, or an `IN (SELECT ...)`, has SQLite build a table for the occasion, at
-# the price of ten such changes.
+# By their keys, of a run of rows (see `sqlite_runs`): a `RETURNING`, or an `IN (SELECT ...)`, has SQLite
+# build a table for the occasion, at the price of ten such changes. So it does where it goes by an index
+# from which the rows are removed: a `+` keeps it from that.
 TAKE: Final = f"""
     UPDATE sitq_tasks
     SET {moves_to(Move.RESERVE)}, token = token + 1, attempt = attempt + 1, worker_id = ?,
         started_ms = ?
-    WHERE seq = ? AND {allows(Move.RESERVE)}
+    WHERE seq BETWEEN ? AND ? AND +{allows(Move.RESERVE)}
 """
 
 # These three are served by sitq_tasks_suspects.
@@ -121,11 +122,12 @@ def next_statement(queues: int, next_: str = NEXT) -> str:
 
 _HELD: Final = "seq = ? AND token = ? AND worker_id = ?"
 
+# Of a run of rows, as above.
 COMPLETE: Final = f"""
     UPDATE sitq_tasks
     SET {moves_to(Move.COMPLETE)}, finished_ms = ?, result = ?,
         error = NULL, error_type = NULL, traceback = NULL
-    WHERE {_HELD} AND {allows(Move.COMPLETE)}
+    WHERE seq BETWEEN ? AND ? AND token = ? AND +worker_id = ? AND +{allows(Move.COMPLETE)}
 """
 
 FAIL: Final = f"""

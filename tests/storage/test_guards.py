@@ -14,9 +14,9 @@ HELD = (1, 7, "w")  # seq, token, worker
 # statement: (the move it makes, its parameters, whether the task was asked to stop)
 STATEMENTS = {
     "PROMOTE": (Move.PROMOTE, ("default", 99), 0),
-    "TAKE": (Move.RESERVE, ("w", 99, 1), 0),
+    "TAKE": (Move.RESERVE, ("w", 99, 1, 1), 0),
     "CANCEL": (Move.CANCEL, (99, 1), 0),
-    "COMPLETE": (Move.COMPLETE, (99, b"value", *HELD), 0),
+    "COMPLETE": (Move.COMPLETE, (99, b"value", 1, *HELD), 0),
     "FAIL": (Move.FAIL, (99, "boom", "ValueError", None, None, *HELD), 0),
     "ABORT": (Move.ABORT, (99, *HELD), 0),
     "ABORT_IF_ASKED": (Move.ABORT, (99, *HELD), 1),
@@ -107,7 +107,8 @@ def test_a_verdict_needs_the_task_the_token_and_the_worker(sql, name, held) -> N
     put(sql, TaskState.RUNNING, cancel_asked)
     before = row(sql)
 
-    assert run(sql, name, (*params[:-3], *held)) == 0
+    first = held[:1] if name == "COMPLETE" else ()  # of a run
+    assert run(sql, name, (*params[: -3 - len(first)], *first, *held)) == 0
     assert row(sql) == before
 
 

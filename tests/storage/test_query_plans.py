@@ -12,6 +12,7 @@ SCHEDULED = "sitq_tasks_scheduled (queue=? AND run_at_ms<?)"
 HELD = "sitq_tasks_held (worker_id=?)"
 SUSPECTS = "sitq_tasks_suspects (state=?)"
 BY_SEQ = "INTEGER PRIMARY KEY (rowid=?)"
+A_RUN = "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
 BY_ID = "sqlite_autoindex_sitq_tasks_1 (id=?)"
 LOOKED_UP = ["sitq_tasks_scheduled (queue=?)", SUSPECTS]
 
@@ -28,11 +29,11 @@ PLANS = {
     "NEXT": (st.next_statement(1), [QUEUED]),
     "NEXT of two": (st.next_statement(2), [QUEUED, QUEUED]),
     "NEXT with suspects": (st.next_statement(1, st.NEXT_WITH_ONE_SUSPECT), [QUEUED]),
-    "TAKE": (st.TAKE, [BY_SEQ]),
+    "TAKE": (st.TAKE, [A_RUN]),
     "HOLDS_SUSPECT": (st.HOLDS_SUSPECT, ["sitq_tasks_suspects (state=? AND worker_id=?)"]),
     "FIRST_SUSPECT": (st.FIRST_SUSPECT, [SUSPECTS]),
     "FORGOTTEN": (st.FORGOTTEN, [HELD]),
-    "COMPLETE": (st.COMPLETE, [BY_SEQ]),
+    "COMPLETE": (st.COMPLETE, [A_RUN]),
     "FAIL": (st.FAIL, [BY_SEQ]),
     "ABORT": (st.ABORT, [BY_SEQ]),
     "ABORT_IF_ASKED": (st.ABORT_IF_ASKED, [BY_SEQ]),

@@ -220,7 +220,7 @@ _LIST: Final = (
     Mutant(
         "settle what has ended",
         "A completion is stored although the task has ended.",
-        (Edit(_SQL + "COMPLETE", f" AND {_RUNNING}", ""),),
+        (Edit(_SQL + "COMPLETE", f" AND +{_RUNNING}", ""),),
         "sqlite",
     ),
     Mutant(
