@@ -18,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import sitq.adapters.postgres
-import sitq.storage.postgres
+import sitq.storage.postgres_settles
 from sitq.protocol.lifecycle import TaskState
 from sitq.protocol.ops import Cancel, Cancelled, Moment, Op, Outcome
 from sitq.storage import postgres_statements as sql
@@ -74,7 +74,7 @@ def plant(mutant: str) -> None:
     right: str = getattr(sql, statement)
     assert old in right
     wrong = right.replace(old, new)
-    columns: dict[str, Any] = sitq.storage.postgres._COLUMNS
+    columns: dict[str, Any] = sitq.storage.postgres_settles.COLUMNS
     columns[wrong] = columns[right]
     setattr(sql, statement, wrong)
 

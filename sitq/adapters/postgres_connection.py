@@ -319,7 +319,13 @@ def connect(settings: PostgresSettings) -> Connection:
 
 
 def _parts(dsn: str) -> dict[str, Any]:
-    return dict(conninfo_to_dict(dsn))
+    parts = dict(conninfo_to_dict(dsn))
+    for host in str(parts.get("host", "")).split(","):
+        if "@" in host[1:]:  # the first is that of an abstract socket's name
+            raise psycopg.ProgrammingError(
+                "the name of a host has no @ in it; one in a user's name or password is written %40"
+            )
+    return parts
 
 
 def checked_dsn(dsn: str) -> str:

@@ -4,16 +4,21 @@ Such a file is imported by its command alone: a worker process is not to wait fo
 tables.
 """
 
+import errno
 import logging
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 import sitq as package
 from sitq import validation
 from sitq.exceptions import SitqError, ValidationError
+
+OUTPUT_FAILS: Final = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+"""How a write to the standard output fails, beside that nobody reads it."""
 
 
 class Commands(click.Group):
@@ -24,6 +29,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SitqError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in OUTPUT_FAILS or error.filename is not None:
+                raise
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # Python would try it again
+            raise click.ClickException(
+                f"the standard output cannot be written: {error.strerror}"
+            ) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,7 +11,7 @@ The promises:
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Any, Final
 
 from sitq.protocol.lifecycle import Move, TaskState, advance
 from sitq.protocol.ops import (
@@ -28,32 +28,36 @@ from sitq.protocol.ops import (
     NewTask,
     Op,
     Outcome,
-    Parked,
     Prune,
     Pruned,
     Register,
-    Released,
     Renew,
     Rescue,
     Reserve,
-    Reserved,
     Retire,
-    RetryIn,
     Settle,
-    Settled,
     TaskKey,
     Unpark,
     Unparked,
-    Unregistered,
     Watch,
 )
 from sitq.storage import postgres_statements as sql, postgres_workers as workers
 from sitq.storage.policy_column import dump_policy
 from sitq.storage.postgres_arrays import Blobs, Ints, Texts
-from sitq.storage.postgres_front import BEGINNING, Front, Place
+from sitq.storage.postgres_front import BEGINNING, Front
+from sitq.storage.postgres_reserves import (
+    all_given,
+    as_given,
+    given_out,
+    next_of,
+    note,
+    reserve,
+    reserved,
+)
 from sitq.storage.postgres_schema import refuse_newer
-from sitq.storage.program import Commit, Program, Query, Row, Together
-from sitq.storage.sql import ENQUEUED, in_turn, ms, new_tasks, reservations, task_row, when
+from sitq.storage.postgres_settles import changes_of, settle, settled
+from sitq.storage.program import Commit, Program, Query, Together
+from sitq.storage.sql import ENQUEUED, ms, new_tasks, task_row, when
 
 
 def apply_batch(
@@ -113,11 +117,11 @@ def _together(
     New tasks alone take their COMMIT along: nothing is to be decided upon before it.
     """
     settles, reserves = asked.get(Settle, []), asked.get(Reserve, [])
-    changes = _changes(settles)
+    changes = changes_of(settles)
     new = [task for _, op in asked.get(Enqueue, ()) for task in op.tasks]
     enqueues = [Query(sql.ENQUEUE_NEW, _columns_of_new(new))] if new else []
     places = [front.of(op.queues[0]) if len(op.queues) == 1 else None for _, op in reserves]
-    nexts = [_next_of(op, op.limit, place=it) for (_, op), it in zip(reserves, places, strict=True)]
+    nexts = [next_of(op, op.limit, place=it) for (_, op), it in zip(reserves, places, strict=True)]
     begin = (Query(sql.BEGIN_ALONE), Query(sql.LOOK_UP))
     if asked.keys() == {Enqueue}:
         alone = yield Together((*begin, *enqueues, Query(sql.COMMIT)), commits=True)
@@ -130,12 +134,12 @@ def _together(
     applied = sum(rows[0][0] for rows in answers[2 : 2 + len(changes)])
     outcomes: dict[int, Outcome] = {i: ENQUEUED for i, _ in asked.get(Enqueue, ())}
     if settles:
-        outcomes |= yield from _settled(settles, applied)
+        outcomes |= yield from settled(settles, applied)
     its = zip(reserves, places, answers[len(answers) - len(reserves) :], strict=True)
     for (i, op), place, rows in its:
-        given = yield from _all_given(op, _given(rows), now, place)
-        _note(op, given, front)
-        outcomes[i] = yield from _reserved(op, given, now)
+        given = yield from all_given(op, as_given(rows), now, place)
+        note(op, given, front)
+        outcomes[i] = yield from reserved(op, given, now)
     yield _COMMIT
     return outcomes
 
@@ -145,21 +149,21 @@ def _reserve_alone(op: Reserve, schema: str, front: Front) -> Program[Outcome | 
 
     Whether it was committed may not be known then; a worker asks again with what it has (`known`).
     """
-    asks = sql.BEGIN_ALONE, sql.LOOK_UP, _next_of(op, op.limit), sql.COMMIT
+    asks = sql.BEGIN_ALONE, sql.LOOK_UP, next_of(op, op.limit), sql.COMMIT
     queries = tuple([ask if isinstance(ask, Query) else Query(ask) for ask in asks])
     answers = yield Together(queries, commits=True)
     if not answers:
         return None
     (now, version, *_) = answers[1][0]
     refuse_newer(version, schema)
-    given = _given(answers[2])
+    given = as_given(answers[2])
     if given.waits_for_promotion(now):
         return None  # and nothing was given yet
-    _note(op, given, front)
-    outcome, damaged = _given_out(op, given, now)
+    note(op, given, front)
+    outcome, damaged = given_out(op, given, now)
     if damaged:
         yield Query(sql.BEGIN)
-        yield from _settle(damaged, now)
+        yield from settle(damaged, now)
         yield _COMMIT
     return outcome
 
@@ -240,169 +244,6 @@ def _cancel(cancels: list[tuple[int, Cancel]], now: int) -> Program[dict[int, Ou
     return outcomes
 
 
-# -- reserve ---------------------------------------------------------------------------
-
-
-class _Given(NamedTuple):
-    """What a reserve found: whether the worker is there, when the next task is due, and tasks.
-
-    They come in turn.
-    """
-
-    registered: bool
-    due_at: int | None
-    rows: list[Row]
-
-    def waits_for_promotion(self, now: int) -> bool:
-        return self.registered and self.due_at is not None and self.due_at <= now
-
-    def beside(self, rows: Sequence[Row]) -> "_Given":
-        """Return the same with *rows* as well."""
-        return self._replace(rows=in_turn([*self.rows, *rows])) if rows else self
-
-
-def _reserve(reserves: list[tuple[int, Reserve]], now: int) -> Program[dict[int, Outcome]]:
-    outcomes: dict[int, Outcome] = {}
-    for i, op in reserves:
-        outcomes[i] = yield from _reserve_one(op, now)
-    return outcomes
-
-
-def _reserve_one(op: Reserve, now: int) -> Program[Outcome]:
-    forgotten: Sequence[Row] = ()
-    if op.known is not None:
-        yield Query(sql.WAIT_FOR_WORKER, (op.worker_id,))
-        known = Ints(op.known)
-        forgotten = yield Query(sql.FORGOTTEN, (op.worker_id, known, op.limit))
-    rest = op._replace(limit=op.limit - len(forgotten))
-    given = yield from _all_given(rest, _given((yield _next_of(op, rest.limit))), now, None)
-    return (yield from _reserved(op, given.beside(forgotten), now))
-
-
-def _all_given(op: Reserve, given: _Given, now: int, place: Place | None) -> Program[_Given]:
-    """Return what is given once what has become due is there, and what is before *place*."""
-    if given.waits_for_promotion(now):
-        yield Query(sql.PROMOTE, (Texts(op.queues), now))
-        return _given((yield _next_of(op, op.limit, promoted=True)))
-    if place is not None and given.registered and len(given.rows) < op.limit:
-        before = yield _next_of(op, op.limit - len(given.rows))
-        return given.beside(_given(before).rows)
-    return given
-
-
-def _note(op: Reserve, given: _Given, front: Front) -> None:
-    if len(op.queues) == 1:
-        front.gave(op.queues[0], given.rows, op.limit)
-
-
-def _reserved(op: Reserve, given: _Given, now: int) -> Program[Outcome]:
-    outcome, damaged = _given_out(op, given, now)
-    if damaged:
-        yield from _settle(damaged, now)
-    return outcome
-
-
-def _given_out(op: Reserve, given: _Given, now: int) -> tuple[Outcome, list[tuple[int, Settle]]]:
-    """Return what the worker is told, and how those are put aside that it is not given."""
-    if not given.registered:
-        return Unregistered(), []
-    tasks, damaged = reservations(given.rows, op.worker_id)
-    if given.due_at is None or len(given.rows) == op.limit:
-        return Reserved(tasks), damaged
-    return Reserved(tasks, max(0, given.due_at - now) / 1000), damaged
-
-
-def _next_of(
-    op: Reserve, limit: int, *, promoted: bool = False, place: Place | None = None
-) -> Query:
-    about = op.worker_id, Texts(op.queues), limit, promoted
-    if place is not None:
-        return Query(sql.RESERVE_FROM_THERE, (*about, *place))
-    return Query(sql.RESERVE if len(op.queues) == 1 else sql.RESERVE_FROM_SEVERAL, about)
-
-
-def _given(rows: Sequence[Row]) -> _Given:
-    registered, due_at, *_ = rows[0]
-    given = in_turn([row[2:] for row in rows if row[2] is not None])
-    return _Given(registered, due_at, given)
-
-
-# -- settle ----------------------------------------------------------------------------
-
-
-def _settle(settles: list[tuple[int, Settle]], now: int) -> Program[dict[int, Outcome]]:  # noqa: ARG001
-    applied = 0
-    for change in _changes(settles):
-        ((changed,),) = yield change
-        applied += changed
-    return (yield from _settled(settles, applied))
-
-
-def _changes(settles: list[tuple[int, Settle]]) -> list[Query]:
-    """Return the statements that make all of the changes; each returns how many it has made."""
-    changes: dict[str, list[tuple[Settle, tuple[Any, ...]]]] = {}
-    for _, op in settles:
-        for statement, values in _verdict_changes(op):
-            changes.setdefault(statement, []).append((op, values))
-    queries = []
-    for statement, each in changes.items():
-        each.sort(key=_id_of)
-        ops = [op for op, _ in each]
-        kinds = _COLUMNS.get(statement, ())
-        columns = zip(kinds, zip(*(values for _, values in each), strict=True), strict=True)
-        params = (
-            Texts([op.task_id for op in ops]),
-            Ints([op.key.seq for op in ops]),
-            Ints([op.key.token for op in ops]),
-            Texts([op.worker_id for op in ops]),
-            *(kind(column) for kind, column in columns),
-        )
-        queries.append(Query(statement, params))
-    return queries
-
-
-def _settled(settles: list[tuple[int, Settle]], applied: int) -> Program[dict[int, Outcome]]:
-    if applied == len(settles):
-        return {i: Settled(True) for i, _ in settles}
-    # Some were refused. One that stands as it was left under this very token had been applied
-    # before, and its answer lost; all else belongs to another by now.
-    found = yield Query(sql.STANDING, (Texts(op.task_id for _, op in settles),))
-    standing = {(seq, token) for seq, token, state in found if state != TaskState.RUNNING}
-    return {i: Settled(op.key in standing) for i, op in settles}
-
-
-def _id_of(change: tuple[Settle, tuple[Any, ...]]) -> str:
-    return change[0].task_id
-
-
-_COLUMNS: Final[dict[str, tuple[type[Ints] | type[Texts] | type[Blobs], ...]]] = {
-    sql.COMPLETE: (Blobs,),
-    sql.FAIL: (Texts, Texts, Texts, Texts),
-    sql.RETRY: (Ints, Texts, Texts, Texts),
-    sql.PARK: (Texts, Texts),
-}
-
-
-def _verdict_changes(op: Settle) -> list[tuple[str, tuple[Any, ...]]]:
-    match op.verdict:
-        case Completed(value):
-            return [(sql.COMPLETE, (value,))]
-        case Failed(failure):
-            error = (failure.error, failure.error_type, failure.traceback, failure.reason)
-            return [(sql.FAIL, error)]
-        case Aborted():
-            return [(sql.ABORT, ())]
-        case RetryIn(delay, failure):
-            again = (ms(delay), failure.error, failure.error_type, failure.traceback)
-            return [(sql.ABORT_IF_ASKED, ()), (sql.RETRY, again)]
-        case Released():
-            return [(sql.ABORT_IF_ASKED, ()), (sql.RELEASE, ())]
-        case Parked(stamp, text):
-            return [(sql.ABORT_IF_ASKED, ()), (sql.PARK, (stamp, text))]
-        case _:
-            assert_never(op.verdict)
-
-
 # -- upkeep and reading ----------------------------------------------------------------
 
 
@@ -442,7 +283,7 @@ def _fetch(fetches: list[tuple[int, Fetch]], now: int) -> Program[dict[int, Outc
 
 # What frees comes before what takes, and what looks comes last.
 _IN_ORDER: Final[Sequence[tuple[type, Any]]] = (
-    (Settle, _settle),
+    (Settle, settle),
     (Retire, workers.retire),
     (Register, workers.register),
     (Renew, workers.renew),
@@ -451,7 +292,7 @@ _IN_ORDER: Final[Sequence[tuple[type, Any]]] = (
     (Prune, _prune),
     (Enqueue, enqueue),
     (Cancel, _cancel),
-    (Reserve, _reserve),
+    (Reserve, reserve),
     (Watch, workers.watch),
     (Count, _count),
     (Fetch, _fetch),

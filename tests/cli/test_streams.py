@@ -86,3 +86,23 @@ def test_a_reader_that_has_gone_does_not_end_the_worker(run, options) -> None:
         code, result = run("", options, stdout=subprocess.DEVNULL, stderr=pipe)
     assert code == 0
     assert (result.status, result.error) == ("failed", "[Errno 32] Broken pipe")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize("command", ["stats", "doctor"])
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_an_output_that_is_full_is_an_error_without_a_traceback(shell, command, options) -> None:
+    with SyncTaskQueue(SQLiteBackend(shell.folder / "tasks.db")) as queue:
+        queue.enqueue(len, "abc")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sitq.cli", command, "tasks.db", *options],
+            cwd=shell.folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.stderr == "Error: the standard output cannot be written: No space left on device\n"
+    assert done.returncode == 1

@@ -394,6 +394,25 @@ def test_a_dsn_that_cannot_be_read_is_not_quoted() -> None:
 
 
 @pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:half@secrets@host/db",
+        "postgresql://me:half@secrets@host,two/db",
+        "host=half@secrets",
+    ],
+)
+def test_an_at_sign_that_was_not_escaped_is_named_and_what_follows_is_not(dsn) -> None:
+    with pytest.raises(ValidationError, match="is written %40") as caught:
+        PostgresBackend(dsn)
+    assert "secrets" not in str(caught.value)
+
+
+def test_an_at_sign_that_is_escaped_or_begins_the_name_of_a_socket_is_right() -> None:
+    for dsn in ("postgresql://me:half%40secrets@host/db", "host=@abstract user=me"):
+        assert "secrets" not in repr(PostgresBackend(dsn))
+
+
+@pytest.mark.parametrize(
     ("dsn", "says"),
     [
         ("postgresql+asyncpg://me:secrets@host/db", "not with 'postgresql\\+asyncpg://'"),
