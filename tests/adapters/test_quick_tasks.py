@@ -5,6 +5,7 @@ import pytest
 from sitq import SQLiteBackend, Task, TaskQueue, Worker
 from sitq.adapters.on_asyncio import AiosqliteDriver
 from sitq.adapters.sqlite import SqliteStore
+from sitq.protocol import ahead
 from sitq.protocol.ops import Settle
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +20,11 @@ def anyio_backend(request):
 
 @pytest.fixture
 def settled(monkeypatch) -> list[int]:
-    """How many tasks were settled, by each transaction that settled any."""
+    """How many tasks were settled, by each transaction that settled any.
+
+    None is handed back, however long this machine stands still.
+    """
+    monkeypatch.setattr(ahead, "PATIENCE", 1000)
     seen = []
     apply = SqliteStore.apply
 
