@@ -6,6 +6,7 @@ from functools import partial
 
 from benchmarks import loop
 from benchmarks.bench import Bench
+from benchmarks.disk import DiskWatch
 from benchmarks.marks import GAP
 from benchmarks.peers.base import AT_ONCE, NOTHING
 
@@ -102,10 +103,11 @@ async def stalls(bench: Bench) -> dict[str, float]:
     before = await bench.peer.retired()
     count = int(MOST_RATE * bench.size.stalls)
     await bench.peer.fill(count)
-    await bench.crew.hire(1, bench.slots)
-    began = time.monotonic()
-    rate = await bench.drained(count, bench.size.stalls)
-    took = time.monotonic() - began
+    with DiskWatch(bench.job.folder) as disk:
+        await bench.crew.hire(1, bench.slots)
+        began = time.monotonic()
+        rate = await bench.drained(count, bench.size.stalls)
+        took = time.monotonic() - began
     gap = max(bench.marks.of_workers(GAP)) / 1e6
     pruned = before - await bench.peer.retired()
-    return {"gap": gap, "rate": rate, "pruned": max(pruned, 0) / took}
+    return {"gap": gap, "disk": disk.longest, "rate": rate, "pruned": max(pruned, 0) / took}

@@ -67,6 +67,12 @@ def sleep(seconds: float) -> None:
         run.skip(seconds)
 
 
+def step_aside(seconds: float) -> None:
+    """Let other threads and processes go first; in a virtual run there is none."""
+    if virtual() is None:
+        time.sleep(seconds)
+
+
 def wait_until(deadline: float | None) -> None:
     """Block this thread until `monotonic()` has reached *deadline*, while others go on."""
     if virtual() is not None:

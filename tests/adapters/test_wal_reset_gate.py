@@ -13,6 +13,7 @@ import pytest
 from sitq import SQLiteBackend, SyncTaskQueue
 from sitq.adapters import sqlite as adapter
 from sitq.adapters.sqlite import SqliteStore, needs_gate
+from sitq.protocol.ops import Prune
 from tests.adapters.asked import count, count_in, enqueue
 from tests.adapters.recorded import Wrapped
 
@@ -149,6 +150,54 @@ def test_nothing_is_copied_while_another_is_writing(
         store.tidy()  # and nobody is troubled with an error
         other.execute("ROLLBACK")
     assert copies == []
+
+
+PRUNE = Prune(older_than=0.0, limit=1)
+
+
+def test_whoever_has_pruned_lets_others_go_first(
+    open_store, sqlite_path, monkeypatch, affected
+) -> None:
+    """They have waited for it already, and would wait for its checkpoint as well."""
+    monkeypatch.setattr(adapter, "CHECKPOINT_AT", 1)
+    store, other = open_store(), open_store()
+    store.apply([enqueue("a")])
+    happened = []
+    store._sibling = Wrapped(
+        store._connect(),
+        lambda sql: happened.append("copied") if "wal_checkpoint" in sql else None,
+    )
+
+    def commit_meanwhile(seconds: float) -> None:
+        assert seconds == adapter.MEANWHILE
+        other.apply([enqueue("b")])
+        happened.append("another committed")
+
+    monkeypatch.setattr(adapter.clocks, "step_aside", commit_meanwhile)
+    store.apply([PRUNE, enqueue("c")])
+    store.tidy()
+    assert happened == ["another committed", "copied"]
+
+    store.apply([enqueue("d")])  # it has not pruned now, and its callers wait for what is next
+    store.tidy()
+    assert happened == ["another committed", "copied", "copied"]
+
+
+def test_what_another_has_checkpointed_meanwhile_is_left(open_store, monkeypatch, affected) -> None:
+    monkeypatch.setattr(adapter, "CHECKPOINT_AT", 50_000)
+    store, other = open_store(), open_store()
+
+    def checkpoint_meanwhile(seconds: float) -> None:
+        other.apply([enqueue("b")])
+        other.tidy()
+        other.apply([enqueue("c")])  # which begins the WAL anew
+
+    monkeypatch.setattr(adapter.clocks, "step_aside", checkpoint_meanwhile)
+    store.apply([PRUNE, enqueue("a", size=100_000)])
+    store.tidy()
+
+    assert other._sibling is not None
+    assert store._sibling is None, "it had nothing to copy"
 
 
 def test_a_copy_that_fails_troubles_nobody_and_frees_the_lock(

@@ -46,6 +46,7 @@ def _no_time_passes(monkeypatch):
         skipped += seconds
 
     monkeypatch.setattr(clocks, "sleep", sleep)
+    monkeypatch.setattr(clocks, "step_aside", sleep)
     monkeypatch.setattr(clocks, "monotonic", lambda: time.monotonic() + skipped)
 
 

@@ -139,7 +139,7 @@ def main(kind: str, *names: str) -> None:
         nonlocal skipped
         skipped += seconds
 
-    clocks.sleep = sleep
+    clocks.sleep = clocks.step_aside = sleep
     clocks.monotonic = lambda: time.monotonic() + skipped
     clocks.moment = lambda: Moment(1_700_000_000_000, 50_000, "boot")
     adapter.CHECKPOINT_AT = 8192

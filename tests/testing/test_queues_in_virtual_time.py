@@ -369,6 +369,22 @@ def test_time_that_a_test_moves_by_hand_is_still_looked_for(run) -> None:
     assert after(seconds=10) <= run(main) <= after(seconds=12)
 
 
+def test_nobody_steps_aside_where_nobody_else_is(run, monkeypatch) -> None:
+    """How far a WAL has grown differs between versions of SQLite, and a run is always the same."""
+    from sitq.adapters import clocks
+
+    def sleep(seconds: float) -> None:
+        pytest.fail("a virtual run slept")
+
+    async def main() -> float:
+        before = clocks.monotonic()
+        clocks.step_aside(5.0)
+        return clocks.monotonic() - before
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert run(main) == 0.0
+
+
 def test_ended_tasks_are_pruned_in_time(run) -> None:
     async def main() -> list:
         queue = TaskQueue(MemoryBackend(retention=timedelta(days=1)))

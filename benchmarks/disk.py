@@ -1,0 +1,50 @@
+"""How long the disk itself stands still: a few bytes beside what is measured, synced now and then.
+
+Where several machines share a disk, one sync may take as long as a thousand do otherwise, whatever
+is written here. A pause of a worker counts for little where the disk had one.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+EVERY: Final = 0.01
+"""Seconds between two syncs: few enough not to be felt."""
+SIZE: Final = 4096
+
+
+class DiskWatch:
+    """Syncs a file of its own in *folder*, while it is entered."""
+
+    def __init__(self, folder: str) -> None:
+        self._file = Path(folder, "disk-watch")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.longest = 0.0
+        """milliseconds that one sync took"""
+
+    def __enter__(self) -> Self:
+        os.sync()  # what filled the store is no part of what is watched
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._file.open("wb", buffering=0) as file:
+            while not self._over.wait(EVERY):
+                file.seek(0)
+                file.write(bytes(SIZE))
+                began = time.monotonic()
+                os.fdatasync(file.fileno())
+                self.longest = max(self.longest, (time.monotonic() - began) * 1e3)
