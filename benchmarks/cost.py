@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import loop
 from benchmarks.bench import Bench
-from benchmarks.footprint import cpu_seconds, memory_kib, with_children
+from benchmarks.footprint import memory_kib, running_seconds, with_children
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import NOTHING
 
@@ -26,12 +26,13 @@ async def idle(bench: Bench) -> dict[str, float]:
     await loop.sleep(SETTLE)
     pids = bench.crew.pids
     server = with_children(bench.job.server_pid) if bench.job.server_pid else []
-    before, server_before, began = cpu_seconds(pids), cpu_seconds(server), time.monotonic()
+    before, server_before = running_seconds(pids), running_seconds(server)
+    began = time.monotonic()
     await loop.sleep(bench.size.idle)
     took = time.monotonic() - began
     return {
-        "worker": 100 * (cpu_seconds(pids) - before) / took,
-        "server": 100 * (cpu_seconds(server) - server_before) / took,
+        "worker": 100 * (running_seconds(pids) - before) / took,
+        "server": 100 * (running_seconds(server) - server_before) / took,
         "memory": memory_kib(pids[0]) / 1024,
     }
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from benchmarks.loop import Loop
@@ -71,6 +72,8 @@ NORMAL: Final = "WAL, synchronous=NORMAL"
 ON: Final = "fsync=on, synchronous_commit=on"
 EVERY_SECOND: Final = "append-only file, fsync every second"
 
+# The environment is that of all rows of sitq: `Row.file` names it.
+ITSELF: Final = ("--editable", f"{Path(__file__).parents[2]}[trio,postgres]", "psycopg[binary]")
 # All of it: what is loaded lazily is loaded at the first task.
 SITQ: Final = "import sitq.adapters.on_asyncio; from sitq import SQLiteBackend, TaskQueue, Worker"
 SITQ_POSTGRES: Final = SITQ.replace("SQLiteBackend", "PostgresBackend")
@@ -137,7 +140,7 @@ PEERS: Final[Mapping[str, Row]] = {
         ON,
         "power cut",
         SITQ_POSTGRES,
-        needs=("psycopg[binary]",),
+        needs=ITSELF,
         lacks=NO_HISTORY,
     ),
     "procrastinate": Row(

@@ -85,6 +85,14 @@ def test_a_peer_runs_in_the_environment_that_was_made_for_it(tmp_path) -> None:
     assert rounds.pythons(["huey"], tmp_path) == ({"huey": str(python)}, {})
 
 
+def test_the_environment_that_is_made_for_sitq_has_what_each_of_its_rows_imports() -> None:
+    """They share it: once one of them has asked for it, all find it before the Python at hand."""
+    needs = {row.needs for row in PEERS.values() if row.file == "sitq" and row.needs}
+    assert needs, "or none has one"
+    for need in needs:
+        assert need[:2] == ("--editable", f"{ROOT}[trio,postgres]")
+
+
 @pytest.mark.parametrize(
     ("arguments", "size", "repeat"),
     [
