@@ -23,6 +23,7 @@ class DiskWatch:
         self._file = Path(folder, "disk-watch")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failure: OSError | None = None
         self.longest = 0.0
         """milliseconds that one sync took"""
 
@@ -39,8 +40,16 @@ class DiskWatch:
     ) -> None:
         self._over.set()
         self._thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure
 
     def _run(self) -> None:
+        try:
+            self._sync_now_and_then()
+        except OSError as failure:  # raised where it is watched: a 0 would be no measurement
+            self._failure = failure
+
+    def _sync_now_and_then(self) -> None:
         with self._file.open("wb", buffering=0) as file:
             while not self._over.wait(EVERY):
                 file.seek(0)
