@@ -1,7 +1,8 @@
 """How long the disk itself stands still: a few bytes beside what is measured, synced now and then.
 
 Where several machines share a disk, one sync may take as long as a thousand do otherwise, whatever
-is written here. A pause of a worker counts for little where the disk had one.
+is written here. A pause of a worker counts for little where the disk had one: so when it was slow is
+noted.
 """
 
 import os
@@ -11,9 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from benchmarks.marks import SPAN, place
+
 EVERY: Final = 0.01
 """Seconds between two syncs: few enough not to be felt."""
 SIZE: Final = 4096
+QUICK: Final = 20_000_000
+"""Nanoseconds. What takes longer is no sync that this disk takes when it is well."""
 
 
 class DiskWatch:
@@ -26,6 +31,11 @@ class DiskWatch:
         self._failure: OSError | None = None
         self.longest = 0.0
         """milliseconds that one sync took"""
+        self._slow: set[int] = set()  # spans in which one took long, and those beside them
+
+    def was_quick(self, span: int) -> bool:
+        """Say whether the disk was well in that span of time, see `place`."""
+        return span not in self._slow
 
     def __enter__(self) -> Self:
         os.sync()  # what filled the store is no part of what is watched
@@ -54,6 +64,11 @@ class DiskWatch:
             while not self._over.wait(EVERY):
                 file.seek(0)
                 file.write(bytes(SIZE))
-                began = time.monotonic()
+                began = time.monotonic_ns()
                 os.fdatasync(file.fileno())
-                self.longest = max(self.longest, (time.monotonic() - began) * 1e3)
+                self._note(began, time.monotonic_ns())
+
+    def _note(self, began: int, ended: int) -> None:
+        self.longest = max(self.longest, (ended - began) / 1e6)
+        if ended - began > QUICK:
+            self._slow.update(map(place, range(began - SPAN, ended + 2 * SPAN, SPAN)))

@@ -7,7 +7,6 @@ from functools import partial
 from benchmarks import loop
 from benchmarks.bench import Bench
 from benchmarks.disk import DiskWatch
-from benchmarks.marks import GAP
 from benchmarks.peers.base import AT_ONCE, NOTHING
 
 CALLERS = 100
@@ -108,6 +107,13 @@ async def stalls(bench: Bench) -> dict[str, float]:
         began = time.monotonic()
         rate = await bench.drained(count, bench.size.stalls)
         took = time.monotonic() - began
-    gap = max(bench.marks.of_workers(GAP)) / 1e6
     pruned = before - await bench.peer.retired()
-    return {"gap": gap, "disk": disk.longest, "rate": rate, "pruned": max(pruned, 0) / took}
+    pauses = bench.marks.pauses()
+    quiet = [ns for span, ns in pauses.items() if disk.was_quick(span)]
+    return {
+        "gap": max(pauses.values()) / 1e6,
+        **({"quiet": max(quiet) / 1e6} if quiet else {}),
+        "disk": disk.longest,
+        "rate": rate,
+        "pruned": max(pruned, 0) / took,
+    }

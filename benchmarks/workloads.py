@@ -109,6 +109,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
         throughput.stalls,
         {
             "gap": _less("longest pause", "ms"),
+            "quiet": _less("while no sync took 20 ms", "ms"),
             "disk": _less("longest sync of a file beside it", "ms"),
             "rate": Figure("", "tasks/s"),
             "pruned": Figure("pruned", "tasks/s"),

@@ -19,9 +19,32 @@ from sitq import Backend, PostgresBackend, SQLiteBackend, Task, TaskId, TaskQueu
 from sitq.adapters.sqlite import Durability
 from sitq.protocol.lifecycle import TaskState
 
-AFRESH = {"seq": "nextval('task_numbers')", "id": "gen_random_uuid()::text"}
-ANEW = {"seq": None, "id": "lower(hex(randomblob(16)))"}
-LONG_AGO = "unixepoch() * 1000 - 1000000000"
+NOW = "unixepoch() * 1000"
+LONG_AGO = f"{NOW} - 1000000000"
+# Ids as `sitq.adapters.ids` makes them, ten in a millisecond: those of tasks that were enqueued one
+# after the other, and end and are pruned like that, lie side by side in their index.
+AFRESH = {
+    "seq": "nextval('task_numbers')",
+    "id": r"""regexp_replace(
+        lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint + i / 10), 12, '0')
+            || '7' || substr(md5(random()::text), 14),
+        '(.{8})(.{4})(.{4})(.{4})', '\1-\2-\3-\4-'
+    )""",
+}
+
+
+def anew(since_ms: str) -> dict[str, str | None]:
+    """Let SQLite number a task, and make its id of so many ms since 1970, an SQL expression."""
+    ms = f"({since_ms} + i / 10)"
+    return {
+        "seq": None,
+        "id": f"""printf(
+            '%08x-%04x-7%03x-%04x-%012x', {ms} >> 16, {ms} & 65535, random() & 4095,
+            32768 | (random() & 16383), random() & 281474976710655
+        )""",
+    }
+
+
 ENDED = TaskState.SUCCESS
 END = f"""
     UPDATE sitq_tasks SET state = '{ENDED}', started_ms = 0, finished_ms = {LONG_AGO},
@@ -83,11 +106,13 @@ class OnSqlite(Sitq):
             await super().fill(count)
             return
         await self.enqueue(*NOTHING)
-        copy_on_sqlite(self._path, Copy("sitq_tasks", f"state = '{TaskState.QUEUED}'", ANEW), count)
+        queued = Copy("sitq_tasks", f"state = '{TaskState.QUEUED}'", anew(NOW))
+        copy_on_sqlite(self._path, queued, count)
 
     async def retire(self, count: int) -> None:
         await self.enqueue(*NOTHING)
-        copy_on_sqlite(self._path, Copy("sitq_tasks", f"state = '{ENDED}'", ANEW), count, first=END)
+        ended = Copy("sitq_tasks", f"state = '{ENDED}'", anew(LONG_AGO))
+        copy_on_sqlite(self._path, ended, count, first=END)
 
     async def retired(self) -> int:
         return count_rows(self._path, "sitq_tasks", f"finished_ms <= {LONG_AGO}")
