@@ -1,5 +1,6 @@
 """Tasks in a second: enqueued, drained, and both where much waits or has ended already."""
 
+import os
 import statistics
 import time
 from functools import partial
@@ -11,7 +12,8 @@ from benchmarks.peers.base import AT_ONCE, NOTHING
 
 CALLERS = 100
 FEW = 1000
-BURSTS = 3
+REPEATED = 5
+"""A second of a shared disk, and fifty ms of a shared processor, say little."""
 MOST_RATE = 50_000
 """Nobody drains more in a second."""
 
@@ -76,24 +78,36 @@ async def compute(bench: Bench) -> dict[str, float]:
 
 
 async def backlog(bench: Bench) -> dict[str, float]:
-    """Drain what is little, and what is much."""
+    """Drain as many of what is little and of what is much; and of what is much, for longer."""
     few = min(FEW, bench.size.deep)
-    bursts = []
-    for _ in range(BURSTS):
-        await bench.peer.fill(few)
-        bursts.append(await bench.rate_of(few))
+    little = await _in_bursts(bench, few)
     await bench.peer.fill(bench.size.deep)
-    deep = await bench.rate_of(bench.size.deep)
-    shallow = statistics.median(bursts)
-    return {"few": shallow, "many": deep, "kept": deep / shallow}
+    os.sync()  # what filled the store is no part of what is measured
+    long = await bench.rate_of(bench.size.deep)
+    much = await _in_bursts(bench, few)
+    return {"few": little, "many": much, "kept": much / little, "long": long}
+
+
+async def _in_bursts(bench: Bench, count: int) -> float:
+    """Return how fast *count* tasks are drained, which are enqueued before."""
+    rates = []
+    for _ in range(REPEATED):
+        await bench.peer.fill(count)
+        rates.append(await bench.rate_of(count))
+    return statistics.median(rates)
 
 
 async def history(bench: Bench) -> dict[str, float]:
     """Enqueue one by one, into an empty store and into one that has kept much."""
-    empty = await _one_by_one(bench)
+    empty = await _again_and_again(bench)
     await bench.peer.retire(bench.size.deep)
-    full = await _one_by_one(bench)
+    os.sync()  # as above
+    full = await _again_and_again(bench)
     return {"none": empty, "many": full, "kept": full / empty}
+
+
+async def _again_and_again(bench: Bench) -> float:
+    return statistics.median([await _one_by_one(bench) for _ in range(REPEATED)])
 
 
 async def stalls(bench: Bench) -> dict[str, float]:

@@ -89,6 +89,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
             "few": Figure("little", "tasks/s"),
             "many": Figure("much", "tasks/s"),
             "kept": Figure("much / little", ""),
+            "long": Figure("much, for 3 s", "tasks/s"),
         },
         rounds=3,
         needs=("worker", "deep"),

@@ -37,7 +37,7 @@ MEASURED: Final = {
     "one worker process, a backlog of 20,000": ("drain", "rate"),
     "two worker processes": ("drain-2", "rate"),
     "four worker processes, on two cores": ("drain-4", "rate"),
-    "one worker process, a million waiting": ("backlog", "many"),
+    "one worker process, a million waiting": ("backlog", "long"),
     "one worker process, one task at a time": ("drain-serial", "rate"),
 }
 """What is done, and which figure of which workload says how fast."""
