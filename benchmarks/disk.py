@@ -31,7 +31,7 @@ class DiskWatch:
         self._failure: OSError | None = None
         self.longest = 0.0
         """milliseconds that one sync took"""
-        self._slow: set[int] = set()  # spans in which one took long, and those beside them
+        self._slow: set[int] = set()  # those of a long one, the one before, and two after it
 
     def was_quick(self, span: int) -> bool:
         """Say whether the disk was well in that span of time, see `place`."""
