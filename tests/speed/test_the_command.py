@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions, marks, rounds, soak
+from benchmarks import disk, instructions, marks, rounds, soak
 from benchmarks.__main__ import main, options_of
 from benchmarks.hot_path import LOOPS, PARTS
 from benchmarks.peers import PEERS
@@ -42,7 +42,11 @@ def test_every_workload_has_its_figures_for_sitq_and_for_the_loop_by_hand(tmp_pa
 
     assert len(runs) == 2 * len(WORKLOADS)
     for run in runs:
-        assert run["figures"].keys() == WORKLOADS[run["workload"]].figures.keys(), run
+        lacking = WORKLOADS[run["workload"]].figures.keys() ^ run["figures"].keys()
+        # A run of a tenth of a second may lie in a pause of the disk as a whole.
+        assert not lacking or (
+            lacking == {"quiet"} and run["figures"]["disk"] > disk.QUICK / 1e6
+        ), run
     assert (tmp_path / "figures.svg").read_text().startswith("<svg ")
 
 
